@@ -1,0 +1,19 @@
+//! The domain of Steelyard, pure: nouns and their identifiers, the life cycle of a machine, address
+//! arithmetic, storage planning, what a booting machine is told, and the verdict on a boot that stalled.
+//!
+//! Nothing here is async, opens a socket, speaks SQL, reads a clock or draws a random number: time and
+//! randomness come in as arguments. `metal` imports no other crate of the workspace.
+//!
+//! Start reading at [`status`] (the life cycle) and [`boot`] (what a booting machine gets).
+
+#![forbid(unsafe_code)]
+
+pub mod boot;
+pub mod id;
+pub mod install;
+pub mod status;
+pub mod time;
+pub mod timeline;
+
+pub use id::{MacAddr, SystemId};
+pub use time::Timestamp;

@@ -1,0 +1,143 @@
+//! Opening a database, reading from it and writing to it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::dialect::Engine;
+use crate::error::StoreError;
+use crate::lite::Lite;
+use crate::pg::Pg;
+use crate::tx::{Tx, TxError};
+use crate::migrate;
+
+/// How often a PostgreSQL transaction is tried before the caller is told that the database is too busy.
+pub const MAX_TRIES: u32 = 10;
+
+/// Where the database is.
+#[derive(Clone)]
+pub enum Target {
+    /// An SQLite file; made when it does not exist.
+    Sqlite(PathBuf),
+    /// A PostgreSQL URL, `postgres://user:password@host:port/database`.
+    Postgres(String),
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(p) => write!(f, "Sqlite({})", p.display()),
+            // The URL holds a password.
+            Self::Postgres(_) => f.write_str("Postgres"),
+        }
+    }
+}
+
+/// How to open a database.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where it is.
+    pub target: Target,
+    /// Connections for reading (SQLite) or in all (PostgreSQL).
+    pub connections: u32,
+}
+
+impl Options {
+    /// Defaults for a target: eight connections.
+    #[must_use]
+    pub const fn new(target: Target) -> Self {
+        Self { target, connections: 8 }
+    }
+}
+
+/// A database. Cheap to clone.
+#[derive(Clone)]
+pub struct Db {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) engine: EngineOf,
+    pub(crate) wake: watch::Sender<u64>,
+}
+
+pub(crate) enum EngineOf {
+    Lite(Lite),
+    Pg(Pg),
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Db").field(&self.engine()).finish()
+    }
+}
+
+impl Db {
+    /// Opens the database, making it when it does not exist (SQLite), and brings its schema up to date.
+    ///
+    /// # Errors
+    /// When it cannot be opened, a migration fails, or the schema is newer than this program.
+    pub async fn open(options: &Options) -> Result<Self, StoreError> {
+        let (wake, _) = watch::channel(0);
+        let engine = match &options.target {
+            Target::Sqlite(path) => EngineOf::Lite(Lite::open(path, options.connections, wake.clone()).await?),
+            Target::Postgres(url) => EngineOf::Pg(Pg::open(url, options.connections, wake.clone()).await?),
+        };
+        let db = Self { inner: Arc::new(Inner { engine, wake }) };
+        migrate::run(&db).await?;
+        Ok(db)
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        match self.inner.engine {
+            EngineOf::Lite(_) => Engine::Sqlite,
+            EngineOf::Pg(_) => Engine::Postgres,
+        }
+    }
+
+    /// A snapshot to read from. Keep it short: no network, no waiting in between.
+    ///
+    /// # Errors
+    /// When no connection can be had.
+    pub async fn read(&self) -> Result<Tx, StoreError> {
+        match &self.inner.engine {
+            EngineOf::Lite(l) => l.read().await,
+            EngineOf::Pg(p) => p.read().await,
+        }
+    }
+
+    /// Runs a change as one transaction and returns when it is durable. The closure may run more than
+    /// once and must do nothing but SQL; when it returns an error, nothing of it is kept.
+    ///
+    /// # Errors
+    /// The closure's own, or a [`StoreError`] of the commit.
+    pub async fn write<T, E, F>(&self, f: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: TxError,
+        F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
+    {
+        match &self.inner.engine {
+            EngineOf::Lite(l) => l.write(f).await,
+            EngineOf::Pg(p) => p.write(f).await,
+        }
+    }
+
+    /// Wakes whenever the change feed may have grown. A lost wake-up costs latency only: readers poll too.
+    #[must_use]
+    pub fn wakes(&self) -> watch::Receiver<u64> {
+        self.inner.wake.subscribe()
+    }
+
+    /// Closes the database: what was accepted is finished first.
+    pub async fn close(&self) {
+        match &self.inner.engine {
+            EngineOf::Lite(l) => l.close().await,
+            EngineOf::Pg(p) => p.close().await,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The database: SQLite for one region host, PostgreSQL for several, behind one face.
+//!
+//! A write is a closure ([`Db::write`]) that may run again and does nothing but SQL; a read borrows a
+//! snapshot ([`Db::read`]). Nobody outside this crate holds a writing transaction. SQL is one text for
+//! both engines (`$1`, `RETURNING`, `ON CONFLICT`); the words that differ start with `@`, see [`dialect`].
+//! This crate knows neither HTTP nor the wire protocols.
+//!
+//! Start reading at [`db`], then [`tx`] (how statements run) and [`feed`] (how others learn of changes).
+
+#![forbid(unsafe_code)]
+
+pub mod db;
+pub mod dialect;
+pub mod error;
+pub mod feed;
+mod lite;
+pub mod migrate;
+mod pg;
+pub mod tx;
+
+pub use db::{Db, Options, Target};
+pub use error::StoreError;
+pub use tx::{Tx, TxError};
+
+#[doc(hidden)]
+pub use sqlx;

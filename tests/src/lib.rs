@@ -1,0 +1,1 @@
+//! Tests through the front door: a running Steelyard, real HTTP, real packets, real databases, foreign peers.

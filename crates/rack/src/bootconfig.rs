@@ -1,0 +1,1 @@
+//! What boot loaders are told, as text: pure functions from the snapshot.

@@ -1,0 +1,1 @@
+//! The image cache: content by its hash.

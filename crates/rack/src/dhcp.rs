@@ -1,0 +1,1 @@
+//! DHCP for the machines of this rack.

@@ -1,0 +1,1 @@
+//! Boot loader files from the distribution's packages.

@@ -1,0 +1,1 @@
+//! The paths that boot loaders ask for, parsed.

@@ -1,0 +1,1 @@
+//! Raw Ethernet frames, for clients without an address.

@@ -1,0 +1,1 @@
+//! TFTP, over the boot namespace of [`crate::files`].

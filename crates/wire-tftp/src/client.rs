@@ -165,14 +165,21 @@ impl Fetch {
         if options.size != SizeQuestion::No {
             asked.push(("tsize".into(), "0".into()));
         }
-        let numbers =
-            [("blksize", options.blksize), ("timeout", options.timeout_seconds), ("windowsize", options.windowsize)];
+        let numbers = [
+            ("blksize", options.blksize),
+            ("timeout", options.timeout_seconds),
+            ("windowsize", options.windowsize),
+        ];
         for (name, value) in numbers {
             if let Some(value) = value {
                 asked.push((name.into(), value.to_string()));
             }
         }
-        let request = ReadRequest { filename: filename.to_owned(), mode: options.mode, options: asked };
+        let request = ReadRequest {
+            filename: filename.to_owned(),
+            mode: options.mode,
+            options: asked,
+        };
         let mut fetch = Self {
             options,
             phase: Phase::Asking,
@@ -262,14 +269,21 @@ impl Fetch {
         }
     }
 
-    fn on_options(&mut self, options: &[(&[u8], &[u8])], now: Instant, actions: &mut Vec<FetchAction>) {
+    fn on_options(
+        &mut self,
+        options: &[(&[u8], &[u8])],
+        now: Instant,
+        actions: &mut Vec<FetchAction>,
+    ) {
         for (name, value) in options {
             let name = String::from_utf8_lossy(name).to_ascii_lowercase();
             let value = str::from_utf8(value).ok().and_then(parse_number);
             let small = value.and_then(|value| u16::try_from(value).ok());
             let fine = match name.as_str() {
                 "blksize" => match (self.options.blksize, small) {
-                    (Some(asked), Some(told)) if told <= asked && (BLKSIZE_MIN..=BLKSIZE_MAX).contains(&told) => {
+                    (Some(asked), Some(told))
+                        if told <= asked && (BLKSIZE_MIN..=BLKSIZE_MAX).contains(&told) =>
+                    {
                         self.blksize = told;
                         true
                     }
@@ -282,7 +296,9 @@ impl Fetch {
                     }
                     _ => false,
                 },
-                "timeout" => self.options.timeout_seconds.is_some() && small == self.options.timeout_seconds,
+                "timeout" => {
+                    self.options.timeout_seconds.is_some() && small == self.options.timeout_seconds
+                }
                 "tsize" => {
                     self.size_told = value;
                     self.options.size != SizeQuestion::No && value.is_some()
@@ -290,7 +306,10 @@ impl Fetch {
                 _ => false,
             };
             if !fine {
-                actions.push(FetchAction::Send(error_reply(ErrorCode::OptionsRefused, "option not acceptable")));
+                actions.push(FetchAction::Send(error_reply(
+                    ErrorCode::OptionsRefused,
+                    "option not acceptable",
+                )));
                 self.fail(FetchError::Option(name), actions);
                 return;
             }
@@ -361,20 +380,33 @@ impl Fetch {
     }
 
     fn probed(&mut self, actions: &mut Vec<FetchAction>) {
-        actions.push(FetchAction::Send(error_reply(ErrorCode::OptionsRefused, "only the size was wanted")));
+        actions.push(FetchAction::Send(error_reply(
+            ErrorCode::OptionsRefused,
+            "only the size was wanted",
+        )));
         actions.push(FetchAction::Probed(self.size_told));
         self.phase = Phase::Failed;
         self.deadline = None;
     }
 
     fn too_large(&mut self, size: u64, actions: &mut Vec<FetchAction>) {
-        actions.push(FetchAction::Send(error_reply(ErrorCode::DiskFull, "the file is too large")));
+        actions.push(FetchAction::Send(error_reply(
+            ErrorCode::DiskFull,
+            "the file is too large",
+        )));
         self.fail(FetchError::TooLarge(size), actions);
     }
 
     fn ack(&mut self, now: Instant, actions: &mut Vec<FetchAction>) {
         self.unacked = 0;
-        self.send(Packet::Ack { block: self.wire_received() }.encode(), now, actions);
+        self.send(
+            Packet::Ack {
+                block: self.wire_received(),
+            }
+            .encode(),
+            now,
+            actions,
+        );
     }
 
     fn send(&mut self, datagram: Vec<u8>, now: Instant, actions: &mut Vec<FetchAction>) {
@@ -390,7 +422,10 @@ impl Fetch {
         actions.push(FetchAction::Failed(error));
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the wire carries the lower 16 bits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the wire carries the lower 16 bits"
+    )]
     fn wire_received(&self) -> u16 {
         self.received as u16
     }

@@ -39,13 +39,20 @@ mod transfer;
 pub use limits::{
     BLKSIZE_DEFAULT, BLKSIZE_MAX, BLKSIZE_MIN, Limits, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN,
 };
-pub use packet::{ErrorCode, MESSAGE_MAX, Malformed, Opcode, Packet, error_reply};
-pub use request::{FILENAME_MAX, Mode, OPTIONS_MAX, ReadRequest, REQUEST_MAX, Refusal, RefusalReason};
-pub use transfer::{Action, FailReason, Ignored, IgnoredCounts, Input, Negotiated, Summary, Transfer};
+pub use packet::{ErrorCode, MESSAGE_MAX, Malformed, NameValue, Opcode, Packet, error_reply};
+pub use request::{
+    FILENAME_MAX, Mode, OPTIONS_MAX, REQUEST_MAX, ReadRequest, Refusal, RefusalReason,
+};
+pub use transfer::{
+    Action, FailReason, Ignored, IgnoredCounts, Input, Negotiated, Summary, Transfer,
+};
 
 /// The answer to a datagram that reached a transfer's socket from a port that has no part in it
 /// (RFC 1350 §4). The transfer itself goes on undisturbed.
 #[must_use]
 pub fn unknown_transfer_reply() -> Vec<u8> {
-    error_reply(ErrorCode::UnknownTransfer, "this port has no transfer with you")
+    error_reply(
+        ErrorCode::UnknownTransfer,
+        "this port has no transfer with you",
+    )
 }

@@ -69,7 +69,11 @@ impl Limits {
         if asked == 0 {
             return None;
         }
-        Some(u16::try_from(asked).unwrap_or(u16::MAX).min(self.windowsize_max.max(1)))
+        Some(
+            u16::try_from(asked)
+                .unwrap_or(u16::MAX)
+                .min(self.windowsize_max.max(1)),
+        )
     }
 
     /// The retransmission time granted; `None` when outside RFC 2349 or above
@@ -78,7 +82,8 @@ impl Limits {
     pub fn grant_timeout(&self, asked_seconds: u64) -> Option<Duration> {
         let seconds = u16::try_from(asked_seconds).ok()?;
         let duration = Duration::from_secs(u64::from(seconds));
-        ((TIMEOUT_SECONDS_MIN..=TIMEOUT_SECONDS_MAX).contains(&seconds) && duration <= self.timeout_max)
+        ((TIMEOUT_SECONDS_MIN..=TIMEOUT_SECONDS_MAX).contains(&seconds)
+            && duration <= self.timeout_max)
             .then_some(duration)
     }
 }
@@ -89,7 +94,11 @@ mod tests {
 
     #[test]
     fn grants_follow_the_client_up_to_the_cap() {
-        let limits = Limits { blksize_max: 1468, windowsize_max: 16, ..Limits::default() };
+        let limits = Limits {
+            blksize_max: 1468,
+            windowsize_max: 16,
+            ..Limits::default()
+        };
         assert_eq!(limits.grant_blksize(7), None);
         assert_eq!(limits.grant_blksize(8), Some(8));
         assert_eq!(limits.grant_blksize(1408), Some(1408));
@@ -105,10 +114,17 @@ mod tests {
 
     #[test]
     fn a_cap_outside_the_standard_is_brought_into_it() {
-        let limits = Limits { blksize_max: 0, windowsize_max: 0, ..Limits::default() };
+        let limits = Limits {
+            blksize_max: 0,
+            windowsize_max: 0,
+            ..Limits::default()
+        };
         assert_eq!(limits.grant_blksize(1468), Some(8));
         assert_eq!(limits.grant_windowsize(9), Some(1));
-        let limits = Limits { blksize_max: u16::MAX, ..Limits::default() };
+        let limits = Limits {
+            blksize_max: u16::MAX,
+            ..Limits::default()
+        };
         assert_eq!(limits.grant_blksize(65535), Some(65464));
     }
 }

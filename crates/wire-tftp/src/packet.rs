@@ -132,8 +132,11 @@ pub enum Packet<'a> {
         message: &'a [u8],
     },
     /// OACK: names and values in the order sent.
-    OptionAck(Vec<(&'a [u8], &'a [u8])>),
+    OptionAck(Vec<NameValue<'a>>),
 }
+
+/// An option's name and value, as sent.
+pub type NameValue<'a> = (&'a [u8], &'a [u8]);
 
 /// Why a datagram is no TFTP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -167,13 +170,23 @@ impl<'a> Packet<'a> {
         let number = || be16(rest).ok_or(Malformed::Short);
         match opcode {
             Opcode::Read | Opcode::Write => Ok(Self::Request(opcode)),
-            Opcode::Data => Ok(Self::Data { block: number()?, data: rest.get(2..).unwrap_or_default() }),
+            Opcode::Data => Ok(Self::Data {
+                block: number()?,
+                data: rest.get(2..).unwrap_or_default(),
+            }),
             Opcode::Ack => Ok(Self::Ack { block: number()? }),
             Opcode::Error => {
                 let code = ErrorCode::from(number()?);
                 let text = rest.get(2..).unwrap_or_default();
-                let end = text.iter().position(|&b| b == 0).unwrap_or(text.len()).min(MESSAGE_MAX);
-                Ok(Self::Error { code, message: text.get(..end).unwrap_or_default() })
+                let end = text
+                    .iter()
+                    .position(|&b| b == 0)
+                    .unwrap_or(text.len())
+                    .min(MESSAGE_MAX);
+                Ok(Self::Error {
+                    code,
+                    message: text.get(..end).unwrap_or_default(),
+                })
             }
             Opcode::OptionAck => options(rest).map(Self::OptionAck),
             Opcode::Other(value) => Err(Malformed::Opcode(value)),
@@ -203,7 +216,13 @@ impl<'a> Packet<'a> {
             Self::Error { code, message } => {
                 let mut out = vec![0, 5];
                 out.extend_from_slice(&u16::from(*code).to_be_bytes());
-                out.extend(message.iter().copied().filter(|&b| b != 0).take(MESSAGE_MAX));
+                out.extend(
+                    message
+                        .iter()
+                        .copied()
+                        .filter(|&b| b != 0)
+                        .take(MESSAGE_MAX),
+                );
                 out.push(0);
                 out
             }
@@ -224,11 +243,15 @@ impl<'a> Packet<'a> {
 /// An ERROR packet with our words, for example for a file that does not exist.
 #[must_use]
 pub fn error_reply(code: ErrorCode, message: &str) -> Vec<u8> {
-    Packet::Error { code, message: message.as_bytes() }.encode()
+    Packet::Error {
+        code,
+        message: message.as_bytes(),
+    }
+    .encode()
 }
 
 /// Splits `name 0 value 0` pairs. Trailing zero bytes, which some ROMs pad with, are accepted.
-pub(crate) fn options(mut rest: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Malformed> {
+pub(crate) fn options(mut rest: &[u8]) -> Result<Vec<NameValue<'_>>, Malformed> {
     let mut found = Vec::new();
     while !rest.iter().all(|&b| b == 0) {
         let (name, after) = string(rest)?;
@@ -244,7 +267,10 @@ pub(crate) fn options(mut rest: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Malformed>
 
 /// The string up to the zero byte, and what follows it.
 pub(crate) fn string(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
-    let end = bytes.iter().position(|&b| b == 0).ok_or(Malformed::Unterminated)?;
+    let end = bytes
+        .iter()
+        .position(|&b| b == 0)
+        .ok_or(Malformed::Unterminated)?;
     let (text, rest) = bytes.split_at(end);
     Ok((text, rest.get(1..).unwrap_or_default()))
 }
@@ -260,14 +286,20 @@ mod tests {
         assert_eq!(Packet::parse(b"\x00"), Err(Malformed::Short));
         assert_eq!(Packet::parse(b"\x00\x04\x00"), Err(Malformed::Short));
         assert_eq!(Packet::parse(b"\x00\x07"), Err(Malformed::Opcode(7)));
-        assert_eq!(Packet::parse(b"\x00\x06blksize\x001408"), Err(Malformed::Unterminated));
+        assert_eq!(
+            Packet::parse(b"\x00\x06blksize\x001408"),
+            Err(Malformed::Unterminated)
+        );
     }
 
     #[test]
     fn an_error_without_its_terminator_is_read() {
         assert_eq!(
             Packet::parse(b"\x00\x05\x00\x08User aborted"),
-            Ok(Packet::Error { code: ErrorCode::OptionsRefused, message: b"User aborted" })
+            Ok(Packet::Error {
+                code: ErrorCode::OptionsRefused,
+                message: b"User aborted"
+            })
         );
     }
 

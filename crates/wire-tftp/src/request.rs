@@ -74,11 +74,21 @@ impl Refusal {
             RefusalReason::Malformed(_) | RefusalReason::TooLong(_) => {
                 Some((ErrorCode::IllegalOperation, "the request could not be read"))
             }
-            RefusalReason::Write => Some((ErrorCode::AccessViolation, "files are only handed out here")),
-            RefusalReason::Mode => Some((ErrorCode::IllegalOperation, "mode must be octet or netascii")),
-            RefusalReason::Filename => Some((ErrorCode::AccessViolation, "that file name is not allowed")),
+            RefusalReason::Write => {
+                Some((ErrorCode::AccessViolation, "files are only handed out here"))
+            }
+            RefusalReason::Mode => Some((
+                ErrorCode::IllegalOperation,
+                "mode must be octet or netascii",
+            )),
+            RefusalReason::Filename => {
+                Some((ErrorCode::AccessViolation, "that file name is not allowed"))
+            }
         };
-        Self { reason, reply: reply.map(|(code, message)| error_reply(code, message)) }
+        Self {
+            reason,
+            reply: reply.map(|(code, message)| error_reply(code, message)),
+        }
     }
 }
 
@@ -96,7 +106,9 @@ impl ReadRequest {
             return Err(RefusalReason::TooLong(datagram.len()));
         }
         let malformed = RefusalReason::Malformed;
-        let (opcode, rest) = datagram.split_first_chunk::<2>().ok_or(malformed(Malformed::Short))?;
+        let (opcode, rest) = datagram
+            .split_first_chunk::<2>()
+            .ok_or(malformed(Malformed::Short))?;
         match Opcode::from(u16::from_be_bytes(*opcode)) {
             Opcode::Read => {}
             Opcode::Write => return Err(RefusalReason::Write),
@@ -119,19 +131,28 @@ impl ReadRequest {
         for (name, value) in options(rest).map_err(malformed)? {
             // An option that is not text is one that we do not know: RFC 2347 has it left out of
             // the answer.
-            let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value)) else { continue };
+            let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value)) else {
+                continue;
+            };
             if kept.iter().any(|(seen, _)| seen.eq_ignore_ascii_case(name)) {
                 continue;
             }
             kept.push((name.to_owned(), value.to_owned()));
         }
-        Ok(Self { filename, mode, options: kept })
+        Ok(Self {
+            filename,
+            mode,
+            options: kept,
+        })
     }
 
     /// The value of an option as a number; `None` if absent or no number.
     #[must_use]
     pub fn number(&self, option: &str) -> Option<u64> {
-        let (_, value) = self.options.iter().find(|(name, _)| name.eq_ignore_ascii_case(option))?;
+        let (_, value) = self
+            .options
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(option))?;
         parse_number(value)
     }
 
@@ -143,7 +164,10 @@ impl ReadRequest {
             Mode::Octet => "octet",
             Mode::Netascii => "netascii",
         };
-        let pairs = self.options.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+        let pairs = self
+            .options
+            .iter()
+            .flat_map(|(name, value)| [name.as_str(), value.as_str()]);
         for text in [self.filename.as_str(), mode].into_iter().chain(pairs) {
             out.extend_from_slice(text.as_bytes());
             out.push(0);
@@ -195,7 +219,9 @@ mod tests {
         let mut datagram = b"\x00\x01".to_vec();
         datagram.extend_from_slice(sent);
         datagram.extend_from_slice(b"\0octet\0");
-        ReadRequest::parse(&datagram).ok().map(|request| request.filename)
+        ReadRequest::parse(&datagram)
+            .ok()
+            .map(|request| request.filename)
     }
 
     #[test]
@@ -210,10 +236,22 @@ mod tests {
 
     #[test]
     fn names_that_lead_out_of_the_tree_are_refused() {
-        for bad in [&b"../etc/passwd"[..], b"a/../../b", b"..", b"\\..\\x", b"", b"/", b"a\nb", b"a\xff"] {
+        for bad in [
+            &b"../etc/passwd"[..],
+            b"a/../../b",
+            b"..",
+            b"\\..\\x",
+            b"",
+            b"/",
+            b"a\nb",
+            b"a\xff",
+        ] {
             assert_eq!(name(bad), None, "{bad:?}");
         }
-        assert_eq!(name("x".repeat(FILENAME_MAX).as_bytes()).map(|n| n.len()), Some(FILENAME_MAX));
+        assert_eq!(
+            name("x".repeat(FILENAME_MAX).as_bytes()).map(|n| n.len()),
+            Some(FILENAME_MAX)
+        );
         assert_eq!(name("x".repeat(FILENAME_MAX + 1).as_bytes()), None);
     }
 
@@ -226,22 +264,36 @@ mod tests {
         assert_eq!(mail.reason, RefusalReason::Mode);
         assert_eq!(mail.reply.unwrap()[..4], [0, 5, 0, 4]);
         let cut = ReadRequest::parse(b"\x00\x01file\0oct").unwrap_err();
-        assert_eq!(cut.reason, RefusalReason::Malformed(Malformed::Unterminated));
+        assert_eq!(
+            cut.reason,
+            RefusalReason::Malformed(Malformed::Unterminated)
+        );
         let long = ReadRequest::parse(&[b'a'; REQUEST_MAX + 1]).unwrap_err();
         assert_eq!(long.reason, RefusalReason::TooLong(REQUEST_MAX + 1));
     }
 
     #[test]
     fn an_error_at_the_listening_port_is_never_answered() {
-        for packet in [&b"\x00\x05\x00\x00x\0"[..], b"\x00\x03\x00\x01", b"\x00\x04\x00\x01", b"\x00\x06"] {
+        for packet in [
+            &b"\x00\x05\x00\x00x\0"[..],
+            b"\x00\x03\x00\x01",
+            b"\x00\x04\x00\x01",
+            b"\x00\x06",
+        ] {
             let refusal = ReadRequest::parse(packet).unwrap_err();
-            assert_eq!((refusal.reason, refusal.reply), (RefusalReason::NotARequest, None));
+            assert_eq!(
+                (refusal.reason, refusal.reply),
+                (RefusalReason::NotARequest, None)
+            );
         }
     }
 
     #[test]
     fn options_are_found_whatever_their_case_and_padding() {
-        let request = ReadRequest::parse(b"\x00\x01f\0OCTET\0TSize\x000\0BLKSIZE\x001408\0blksize\x008\0\0\0\0").unwrap();
+        let request = ReadRequest::parse(
+            b"\x00\x01f\0OCTET\0TSize\x000\0BLKSIZE\x001408\0blksize\x008\0\0\0\0",
+        )
+        .unwrap();
         assert_eq!(request.number("tsize"), Some(0));
         assert_eq!(request.number("blksize"), Some(1408));
         assert_eq!(request.number("windowsize"), None);
@@ -255,7 +307,10 @@ mod tests {
             datagram.extend_from_slice(format!("o{number}\0v\0").as_bytes());
         }
         let refusal = ReadRequest::parse(&datagram).unwrap_err();
-        assert_eq!(refusal.reason, RefusalReason::Malformed(Malformed::TooManyOptions));
+        assert_eq!(
+            refusal.reason,
+            RefusalReason::Malformed(Malformed::TooManyOptions)
+        );
     }
 
     proptest! {

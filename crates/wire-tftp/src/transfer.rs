@@ -234,7 +234,12 @@ pub struct Transfer {
 impl Transfer {
     /// Starts serving a file of `size` bytes.
     #[must_use]
-    pub fn begin(request: &ReadRequest, size: u64, limits: &Limits, now: Instant) -> (Self, Vec<Action>) {
+    pub fn begin(
+        request: &ReadRequest,
+        size: u64,
+        limits: &Limits,
+        now: Instant,
+    ) -> (Self, Vec<Action>) {
         let (negotiated, oack) = negotiate(request, size, limits);
         let mut transfer = Self {
             size,
@@ -296,7 +301,10 @@ impl Transfer {
             Input::Packet(datagram) => self.on_packet(datagram, now, &mut actions),
             Input::Data { offset, bytes } => self.on_data(offset, bytes, now, &mut actions),
             Input::ReadFailed => {
-                actions.push(Action::Send(error_reply(ErrorCode::NotDefined, "the file could not be read")));
+                actions.push(Action::Send(error_reply(
+                    ErrorCode::NotDefined,
+                    "the file could not be read",
+                )));
                 self.fail(FailReason::ReadFailed, now, &mut actions);
             }
             Input::Timeout => self.on_timeout(now, &mut actions),
@@ -398,7 +406,10 @@ impl Transfer {
             return;
         }
         let Some(bytes) = bytes.get(..len) else {
-            actions.push(Action::Send(error_reply(ErrorCode::NotDefined, "the file changed while it was sent")));
+            actions.push(Action::Send(error_reply(
+                ErrorCode::NotDefined,
+                "the file changed while it was sent",
+            )));
             self.fail(FailReason::FileShrank, now, actions);
             return;
         };
@@ -421,7 +432,10 @@ impl Transfer {
             return;
         }
         if self.retries >= self.limits.retries_max {
-            let reason = if self.last_block.is_some_and(|last| self.acked.saturating_add(1) == last) {
+            let reason = if self
+                .last_block
+                .is_some_and(|last| self.acked.saturating_add(1) == last)
+            {
                 FailReason::LastAckMissing
             } else {
                 FailReason::NoAnswer { blocks: self.acked }
@@ -454,9 +468,15 @@ impl Transfer {
         let left = self.size.saturating_sub(self.read);
         let len = usize::try_from(left).unwrap_or(usize::MAX).min(missing);
         if len > 0 {
-            self.phase = Phase::Reading { offset: self.read, len };
+            self.phase = Phase::Reading {
+                offset: self.read,
+                len,
+            };
             self.deadline = None;
-            actions.push(Action::Read { offset: self.read, len });
+            actions.push(Action::Read {
+                offset: self.read,
+                len,
+            });
         } else {
             self.phase = Phase::Waiting;
             self.send_window(now, actions);
@@ -473,7 +493,13 @@ impl Transfer {
             if block <= self.sent {
                 self.retransmits = self.retransmits.saturating_add(1);
             }
-            actions.push(Action::Send(Packet::Data { block: wire_number(block), data: payload }.encode()));
+            actions.push(Action::Send(
+                Packet::Data {
+                    block: wire_number(block),
+                    data: payload,
+                }
+                .encode(),
+            ));
             // Short only at the end of the file: `advance` has filled the window otherwise.
             if payload.len() < blksize {
                 debug_assert_eq!(self.read, self.size, "a short block before the end");
@@ -488,7 +514,10 @@ impl Transfer {
 
     fn arm(&mut self, now: Instant) {
         let wait = self.negotiated.timeout.unwrap_or_else(|| {
-            let doubled = self.limits.timeout.saturating_mul(1 << self.retries.min(16));
+            let doubled = self
+                .limits
+                .timeout
+                .saturating_mul(1 << self.retries.min(16));
             doubled.min(self.limits.backoff_max.max(self.limits.timeout))
         });
         self.deadline = now.checked_add(wait);
@@ -515,7 +544,10 @@ impl Transfer {
 }
 
 /// Block number on the wire; 65536 is 0, as every client in use expects.
-#[expect(clippy::cast_possible_truncation, reason = "the wire carries the lower 16 bits")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the wire carries the lower 16 bits"
+)]
 fn wire_number(block: u64) -> u16 {
     block as u16
 }
@@ -523,23 +555,36 @@ fn wire_number(block: u64) -> u16 {
 /// The options granted and the OACK that says so; empty when there are none (RFC 2347: the server
 /// then answers as if no options had been named).
 fn negotiate(request: &ReadRequest, size: u64, limits: &Limits) -> (Negotiated, Vec<u8>) {
-    let mut negotiated = Negotiated { blksize: BLKSIZE_DEFAULT, windowsize: 1, timeout: None, tsize: false };
+    let mut negotiated = Negotiated {
+        blksize: BLKSIZE_DEFAULT,
+        windowsize: 1,
+        timeout: None,
+        tsize: false,
+    };
     let mut granted: Vec<(&str, String)> = Vec::new();
     for (name, _) in &request.options {
         let asked = request.number(name);
         let value = match name.to_ascii_lowercase().as_str() {
-            "blksize" => asked.and_then(|asked| limits.grant_blksize(asked)).map(|blksize| {
-                negotiated.blksize = blksize;
-                u64::from(blksize)
-            }),
-            "windowsize" => asked.and_then(|asked| limits.grant_windowsize(asked)).map(|windowsize| {
-                negotiated.windowsize = windowsize;
-                u64::from(windowsize)
-            }),
-            "timeout" => asked.and_then(|asked| limits.grant_timeout(asked)).map(|timeout| {
-                negotiated.timeout = Some(timeout);
-                timeout.as_secs()
-            }),
+            "blksize" => asked
+                .and_then(|asked| limits.grant_blksize(asked))
+                .map(|blksize| {
+                    negotiated.blksize = blksize;
+                    u64::from(blksize)
+                }),
+            "windowsize" => {
+                asked
+                    .and_then(|asked| limits.grant_windowsize(asked))
+                    .map(|windowsize| {
+                        negotiated.windowsize = windowsize;
+                        u64::from(windowsize)
+                    })
+            }
+            "timeout" => asked
+                .and_then(|asked| limits.grant_timeout(asked))
+                .map(|timeout| {
+                    negotiated.timeout = Some(timeout);
+                    timeout.as_secs()
+                }),
             // The size on the wire is not known before the end when line ends are translated.
             "tsize" if request.mode == Mode::Octet => {
                 negotiated.tsize = true;
@@ -554,6 +599,9 @@ fn negotiate(request: &ReadRequest, size: u64, limits: &Limits) -> (Negotiated, 
     if granted.is_empty() {
         return (negotiated, Vec::new());
     }
-    let pairs = granted.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+    let pairs = granted
+        .iter()
+        .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+        .collect();
     (negotiated, Packet::OptionAck(pairs).encode())
 }

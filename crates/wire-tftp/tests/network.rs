@@ -1,8 +1,8 @@
 //! Server and client joined by a network that loses, doubles and reorders datagrams. Time is
 //! simulated.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -21,7 +21,12 @@ struct Network {
     seed: u64,
 }
 
-const PERFECT: Network = Network { loss: 0, duplication: 0, reordering: 0, seed: 1 };
+const PERFECT: Network = Network {
+    loss: 0,
+    duplication: 0,
+    reordering: 0,
+    seed: 1,
+};
 
 impl Network {
     fn chance(&mut self, per_mille: u32) -> bool {
@@ -40,6 +45,9 @@ enum To {
     Client,
 }
 
+/// Arrival, number (keeps the order of equals), receiver, bytes.
+type InFlight = Reverse<(Duration, usize, To, Vec<u8>)>;
+
 struct Run {
     file: Vec<u8>,
     fetched: Fetched,
@@ -51,14 +59,31 @@ struct Run {
 fn run(file: &[u8], options: FetchOptions, limits: &Limits, mut network: Network) -> Run {
     let start = Instant::now();
     let mut now = Duration::ZERO;
-    let mut queue: BinaryHeap<Reverse<(Duration, usize, To, Vec<u8>)>> = BinaryHeap::new();
+    let mut queue: BinaryHeap<InFlight> = BinaryHeap::new();
     let mut datagrams = 0usize;
-    let mut put = |queue: &mut BinaryHeap<_>, now: Duration, to: fn() -> To, bytes: Vec<u8>, datagrams: &mut usize| {
-        let copies = if network.chance(network.loss) { 0 } else { 1 + usize::from(network.chance(network.duplication)) };
+    let mut put = |queue: &mut BinaryHeap<_>,
+                   now: Duration,
+                   to: fn() -> To,
+                   bytes: Vec<u8>,
+                   datagrams: &mut usize| {
+        let copies = if network.chance(network.loss) {
+            0
+        } else {
+            1 + usize::from(network.chance(network.duplication))
+        };
         for _ in 0..copies {
-            let late = if network.chance(network.reordering) { 3500 } else { 500 };
+            let late = if network.chance(network.reordering) {
+                3500
+            } else {
+                500
+            };
             *datagrams += 1;
-            queue.push(Reverse((now + Duration::from_micros(late), *datagrams, to(), bytes.clone())));
+            queue.push(Reverse((
+                now + Duration::from_micros(late),
+                *datagrams,
+                to(),
+                bytes.clone(),
+            )));
         }
     };
 
@@ -72,7 +97,9 @@ fn run(file: &[u8], options: FetchOptions, limits: &Limits, mut network: Network
     loop {
         for action in std::mem::take(&mut client_actions) {
             match action {
-                FetchAction::Send(bytes) => put(&mut queue, now, || To::Server, bytes, &mut datagrams),
+                FetchAction::Send(bytes) => {
+                    put(&mut queue, now, || To::Server, bytes, &mut datagrams)
+                }
                 FetchAction::Deliver(bytes) => received.extend(bytes),
                 FetchAction::Done(done) => assert!(fetched.replace(done).is_none(), "done twice"),
                 other => panic!("{other:?}"),
@@ -81,15 +108,22 @@ fn run(file: &[u8], options: FetchOptions, limits: &Limits, mut network: Network
         while !server_actions.is_empty() {
             for action in std::mem::take(&mut server_actions) {
                 match action {
-                    Action::Send(bytes) => put(&mut queue, now, || To::Client, bytes, &mut datagrams),
+                    Action::Send(bytes) => {
+                        put(&mut queue, now, || To::Client, bytes, &mut datagrams)
+                    }
                     Action::Read { offset, len } => {
                         let from = usize::try_from(offset).unwrap();
                         let bytes = &file[from..from + len];
-                        server_actions =
-                            server.as_mut().unwrap().handle(Input::Data { offset, bytes }, start + now);
+                        server_actions = server
+                            .as_mut()
+                            .unwrap()
+                            .handle(Input::Data { offset, bytes }, start + now);
                     }
                     Action::Done(done) => summary = Some(done),
-                    Action::Failed { reason: wire_tftp::FailReason::LastAckMissing, .. } if fetched.is_some() => {}
+                    Action::Failed {
+                        reason: wire_tftp::FailReason::LastAckMissing,
+                        ..
+                    } if fetched.is_some() => {}
                     other => panic!("{other:?}"),
                 }
             }
@@ -99,7 +133,10 @@ fn run(file: &[u8], options: FetchOptions, limits: &Limits, mut network: Network
         if fetched.is_some() && server_over && queue.is_empty() {
             break;
         }
-        let timers = [client.deadline(), server.as_ref().and_then(Transfer::deadline)];
+        let timers = [
+            client.deadline(),
+            server.as_ref().and_then(Transfer::deadline),
+        ];
         let timer = timers.into_iter().flatten().min().map(|at| at - start);
         let packet = queue.peek().map(|Reverse((at, ..))| *at);
         match (packet, timer) {
@@ -107,7 +144,9 @@ fn run(file: &[u8], options: FetchOptions, limits: &Limits, mut network: Network
                 let Reverse((at, _, to, bytes)) = queue.pop().unwrap();
                 now = now.max(at);
                 match (to, &mut server) {
-                    (To::Client, _) => client_actions = client.handle(FetchInput::Packet(&bytes), start + now),
+                    (To::Client, _) => {
+                        client_actions = client.handle(FetchInput::Packet(&bytes), start + now)
+                    }
                     (To::Server, Some(server)) => {
                         // A doubled request reaches the listening port, where the rack knows that
                         // this client is being served.
@@ -117,7 +156,8 @@ fn run(file: &[u8], options: FetchOptions, limits: &Limits, mut network: Network
                     }
                     (To::Server, none) => {
                         let request = ReadRequest::parse(&bytes).unwrap();
-                        let (transfer, actions) = Transfer::begin(&request, file.len() as u64, limits, start + now);
+                        let (transfer, actions) =
+                            Transfer::begin(&request, file.len() as u64, limits, start + now);
                         *none = Some(transfer);
                         server_actions = actions;
                     }
@@ -134,7 +174,12 @@ fn run(file: &[u8], options: FetchOptions, limits: &Limits, mut network: Network
             (Some(_), None) => unreachable!("covered by the guard"),
         }
     }
-    Run { file: received, fetched: fetched.unwrap(), summary, datagrams }
+    Run {
+        file: received,
+        fetched: fetched.unwrap(),
+        summary,
+        datagrams,
+    }
 }
 
 fn content(len: usize, seed: u64) -> Vec<u8> {
@@ -155,8 +200,19 @@ fn content(len: usize, seed: u64) -> Vec<u8> {
 }
 
 fn patient() -> (FetchOptions, Limits) {
-    let options = FetchOptions { patience: Duration::from_secs(3), retries_max: 200, ..FetchOptions::default() };
-    (options, Limits { retries_max: 200, blksize_max: 65464, ..Limits::default() })
+    let options = FetchOptions {
+        patience: Duration::from_secs(3),
+        retries_max: 200,
+        ..FetchOptions::default()
+    };
+    (
+        options,
+        Limits {
+            retries_max: 200,
+            blksize_max: 65464,
+            ..Limits::default()
+        },
+    )
 }
 
 proptest! {
@@ -211,26 +267,60 @@ proptest! {
 fn block_numbers_roll_over_more_than_once() {
     let (options, limits) = patient();
     let file = content(8 * 140_000 + 3, 7);
-    let lockstep = run(&file, FetchOptions { blksize: Some(8), ..options.clone() }, &limits, PERFECT);
+    let lockstep = run(
+        &file,
+        FetchOptions {
+            blksize: Some(8),
+            ..options.clone()
+        },
+        &limits,
+        PERFECT,
+    );
     assert!(lockstep.file == file);
     assert_eq!(lockstep.summary.unwrap().blocks, 140_001);
-    let lossy = Network { loss: 5, duplication: 5, reordering: 5, seed: 3 };
-    let window = run(&file, FetchOptions { blksize: Some(8), windowsize: Some(64), ..options }, &limits, lossy);
+    let lossy = Network {
+        loss: 5,
+        duplication: 5,
+        reordering: 5,
+        seed: 3,
+    };
+    let window = run(
+        &file,
+        FetchOptions {
+            blksize: Some(8),
+            windowsize: Some(64),
+            ..options
+        },
+        &limits,
+        lossy,
+    );
     assert!(window.file == file);
     // One datagram in a hundred goes astray, so that about every second window of 64 has a gap and
     // is sent again from there. More would mean that windows multiply.
     let blocks = 140_001;
-    assert!(window.datagrams < 2 * blocks, "{} datagrams", window.datagrams);
+    assert!(
+        window.datagrams < 2 * blocks,
+        "{} datagrams",
+        window.datagrams
+    );
 }
 
 #[test]
 fn a_perfect_network_carries_nothing_twice() {
     let (options, limits) = patient();
     let file = content(100 * 1408, 5);
-    let options = FetchOptions { blksize: Some(1408), windowsize: Some(8), size: SizeQuestion::Ask, ..options };
+    let options = FetchOptions {
+        blksize: Some(1408),
+        windowsize: Some(8),
+        size: SizeQuestion::Ask,
+        ..options
+    };
     let run = run(&file, options, &limits, PERFECT);
     let summary = run.summary.unwrap();
-    assert_eq!((summary.retransmits, summary.blocks, summary.bytes), (0, 101, file.len() as u64));
+    assert_eq!(
+        (summary.retransmits, summary.blocks, summary.bytes),
+        (0, 101, file.len() as u64)
+    );
     assert_eq!(summary.ignored, wire_tftp::IgnoredCounts::default());
     // Request, OACK, ACK 0, 101 blocks, 13 ACKs.
     assert_eq!(run.datagrams, 3 + 101 + 13);

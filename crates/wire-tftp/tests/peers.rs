@@ -24,14 +24,21 @@ type Files = Arc<HashMap<String, Vec<u8>>>;
 type Outcomes = Arc<Mutex<Vec<(String, Result<Summary, FailReason>)>>>;
 
 /// Serves one transfer on its own socket.
-async fn transfer(request: ReadRequest, client: SocketAddr, files: Files, limits: Limits, outcomes: Outcomes) {
+async fn transfer(
+    request: ReadRequest,
+    client: SocketAddr,
+    files: Files,
+    limits: Limits,
+    outcomes: Outcomes,
+) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
     let Some(file) = files.get(&request.filename) else {
         let reply = error_reply(ErrorCode::FileNotFound, "no such file");
         socket.send_to(&reply, client).await.expect("send");
         return;
     };
-    let (mut transfer, mut actions) = Transfer::begin(&request, file.len() as u64, &limits, Instant::now());
+    let (mut transfer, mut actions) =
+        Transfer::begin(&request, file.len() as u64, &limits, Instant::now());
     let mut buffer = vec![0; 2048];
     loop {
         while !actions.is_empty() {
@@ -46,27 +53,39 @@ async fn transfer(request: ReadRequest, client: SocketAddr, files: Files, limits
                         actions = transfer.handle(Input::Data { offset, bytes }, Instant::now());
                     }
                     Action::Done(summary) | Action::Probed(summary) => {
-                        outcomes.lock().expect("lock").push((request.filename.clone(), Ok(summary)));
+                        outcomes
+                            .lock()
+                            .expect("lock")
+                            .push((request.filename.clone(), Ok(summary)));
                         return;
                     }
                     Action::Failed { reason, .. } => {
-                        outcomes.lock().expect("lock").push((request.filename.clone(), Err(reason)));
+                        outcomes
+                            .lock()
+                            .expect("lock")
+                            .push((request.filename.clone(), Err(reason)));
                         return;
                     }
                 }
             }
         }
         let deadline = transfer.deadline().expect("waiting for the client");
-        actions = match tokio::time::timeout_at(deadline.into(), socket.recv_from(&mut buffer)).await {
-            Ok(Ok((len, from))) if from == client => transfer.handle(Input::Packet(&buffer[..len]), Instant::now()),
-            Ok(Ok((_, stranger))) => {
-                socket.send_to(&unknown_transfer_reply(), stranger).await.expect("send");
-                Vec::new()
-            }
-            // ICMP "port unreachable": the client is gone, the timer will say so.
-            Ok(Err(_)) => Vec::new(),
-            Err(_) => transfer.handle(Input::Timeout, Instant::now()),
-        };
+        actions =
+            match tokio::time::timeout_at(deadline.into(), socket.recv_from(&mut buffer)).await {
+                Ok(Ok((len, from))) if from == client => {
+                    transfer.handle(Input::Packet(&buffer[..len]), Instant::now())
+                }
+                Ok(Ok((_, stranger))) => {
+                    socket
+                        .send_to(&unknown_transfer_reply(), stranger)
+                        .await
+                        .expect("send");
+                    Vec::new()
+                }
+                // ICMP "port unreachable": the client is gone, the timer will say so.
+                Ok(Err(_)) => Vec::new(),
+                Err(_) => transfer.handle(Input::Timeout, Instant::now()),
+            };
     }
 }
 
@@ -80,7 +99,8 @@ async fn listen(socket: UdpSocket, files: Files, limits: Limits, outcomes: Outco
             Ok(request) => {
                 // A request sent again while its transfer runs is no second transfer.
                 if active.lock().expect("lock").insert(client) {
-                    let (files, limits, outcomes) = (files.clone(), limits.clone(), outcomes.clone());
+                    let (files, limits, outcomes) =
+                        (files.clone(), limits.clone(), outcomes.clone());
                     let active = active.clone();
                     transfers.spawn(async move {
                         transfer(request, client, files, limits, outcomes).await;
@@ -110,7 +130,18 @@ const MEBIBYTE: usize = 1 << 20;
 
 async fn server(limits: Limits) -> Server {
     let mut files = HashMap::new();
-    for size in [0, 1, 511, 512, 513, 1407, 1408, 1409, MEBIBYTE, 40 * MEBIBYTE] {
+    for size in [
+        0,
+        1,
+        511,
+        512,
+        513,
+        1407,
+        1408,
+        1409,
+        MEBIBYTE,
+        40 * MEBIBYTE,
+    ] {
         files.insert(format!("file-{size}"), content(size));
     }
     let files = Arc::new(files);
@@ -119,7 +150,13 @@ async fn server(limits: Limits) -> Server {
     let port = socket.local_addr().expect("bound").port();
     let mut tasks = JoinSet::new();
     tasks.spawn(listen(socket, files.clone(), limits, outcomes.clone()));
-    Server { port, files, outcomes, _tasks: tasks, dir: tempfile::tempdir().expect("a directory") }
+    Server {
+        port,
+        files,
+        outcomes,
+        _tasks: tasks,
+        dir: tempfile::tempdir().expect("a directory"),
+    }
 }
 
 fn content(size: usize) -> Vec<u8> {
@@ -143,15 +180,23 @@ impl Server {
         std::fs::remove_file(&target).ok(); // absent the first time
         self.outcomes.lock().expect("lock").clear();
         let mut command = command(&target);
-        command.current_dir(self.dir.path()).stdin(Stdio::null()).kill_on_drop(true);
+        command
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         let output = tokio::time::timeout(CLIENT_LIMIT, command.output())
             .await
             .unwrap_or_else(|_| panic!("{command:?} takes too long"))
             .unwrap_or_else(|error| panic!("{command:?} does not run: {error}"));
         assert!(output.status.success(), "{command:?}: {output:?}");
-        let received = std::fs::read(&target).unwrap_or_else(|error| panic!("{command:?}: {error} {output:?}"));
+        let received = std::fs::read(&target)
+            .unwrap_or_else(|error| panic!("{command:?}: {error} {output:?}"));
         assert_eq!(received.len(), self.files[name].len(), "{command:?}");
-        assert_eq!(Sha256::digest(&received), Sha256::digest(&self.files[name]), "{command:?}");
+        assert_eq!(
+            Sha256::digest(&received),
+            Sha256::digest(&self.files[name]),
+            "{command:?}"
+        );
         let limit = Instant::now() + Duration::from_secs(5);
         loop {
             if let Some((file, outcome)) = self.outcomes.lock().expect("lock").pop() {
@@ -165,7 +210,9 @@ impl Server {
 
     fn tftp_hpa(&self, mode: &str, name: &str, target: &Path) -> Command {
         let mut command = Command::new("tftp");
-        command.args(["-4", "-m", mode, "127.0.0.1"]).arg(self.port.to_string());
+        command
+            .args(["-4", "-m", mode, "127.0.0.1"])
+            .arg(self.port.to_string());
         command.args(["-c", "get", name]).arg(target);
         command
     }
@@ -175,14 +222,19 @@ impl Server {
         for option in options {
             command.args(["--option", option]);
         }
-        command.args(["--get", "--remote-file", name, "--local-file"]).arg(target);
+        command
+            .args(["--get", "--remote-file", name, "--local-file"])
+            .arg(target);
         command.arg("127.0.0.1").arg(self.port.to_string());
         command
     }
 
     fn curl(&self, options: &[&str], name: &str, target: &Path) -> Command {
         let mut command = Command::new("curl");
-        command.args(["-sS", "--fail", "-o"]).arg(target).args(options);
+        command
+            .args(["-sS", "--fail", "-o"])
+            .arg(target)
+            .args(options);
         command.arg(format!("tftp://127.0.0.1:{}/{name}", self.port));
         command
     }
@@ -196,7 +248,9 @@ async fn tftp_hpa_gets_every_size_in_both_modes() {
     for size in SMALL {
         let name = format!("file-{size}");
         for mode in ["octet", "netascii"] {
-            server.fetch(&name, |target| server.tftp_hpa(mode, &name, target)).await;
+            server
+                .fetch(&name, |target| server.tftp_hpa(mode, &name, target))
+                .await;
         }
     }
 }
@@ -205,13 +259,19 @@ async fn tftp_hpa_gets_every_size_in_both_modes() {
 async fn tftp_hpa_gets_a_file_whose_block_numbers_roll_over() {
     let server = server(Limits::default()).await;
     let name = format!("file-{}", 40 * MEBIBYTE);
-    let summary = server.fetch(&name, |target| server.tftp_hpa("octet", &name, target)).await;
+    let summary = server
+        .fetch(&name, |target| server.tftp_hpa("octet", &name, target))
+        .await;
     assert_eq!(summary.blocks, 40 * 2048 + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn atftp_gets_every_size_with_every_option() {
-    let server = server(Limits { blksize_max: 65464, ..Limits::default() }).await;
+    let server = server(Limits {
+        blksize_max: 65464,
+        ..Limits::default()
+    })
+    .await;
     let combinations: [(&[&str], u16, u16); 6] = [
         (&[], 512, 1),
         (&["tsize"], 512, 1),
@@ -226,10 +286,16 @@ async fn atftp_gets_every_size_with_every_option() {
                 continue; // covered by the roll-over test, which takes longer than needed here
             }
             let name = format!("file-{size}");
-            let summary = server.fetch(&name, |target| server.atftp(options, &name, target)).await;
+            let summary = server
+                .fetch(&name, |target| server.atftp(options, &name, target))
+                .await;
             let negotiated = (summary.negotiated.blksize, summary.negotiated.windowsize);
             assert_eq!(negotiated, (blksize, windowsize), "{options:?}");
-            assert_eq!(summary.negotiated.tsize, options.contains(&"tsize"), "{options:?}");
+            assert_eq!(
+                summary.negotiated.tsize,
+                options.contains(&"tsize"),
+                "{options:?}"
+            );
         }
     }
 }
@@ -239,7 +305,9 @@ async fn atftp_gets_a_file_whose_block_numbers_roll_over() {
     let server = server(Limits::default()).await;
     let name = format!("file-{}", 40 * MEBIBYTE);
     let options = ["blksize 512", "windowsize 16"];
-    let summary = server.fetch(&name, |target| server.atftp(&options, &name, target)).await;
+    let summary = server
+        .fetch(&name, |target| server.atftp(&options, &name, target))
+        .await;
     assert_eq!(summary.blocks, 40 * 2048 + 1);
     assert_eq!(summary.negotiated.windowsize, 16);
 }
@@ -249,14 +317,27 @@ async fn curl_gets_every_size() {
     let server = server(Limits::default()).await;
     for size in SMALL {
         let name = format!("file-{size}");
-        server.fetch(&name, |target| server.curl(&[], &name, target)).await;
+        server
+            .fetch(&name, |target| {
+                server.curl(&["--tftp-no-options"], &name, target)
+            })
+            .await;
+        if size == 0 {
+            continue; // curl asks for `tsize` always and takes the true answer 0 for an error
+        }
+        server
+            .fetch(&name, |target| server.curl(&[], &name, target))
+            .await;
         let options = ["--tftp-blksize", "1400"];
-        let summary = server.fetch(&name, |target| server.curl(&options, &name, target)).await;
+        let summary = server
+            .fetch(&name, |target| server.curl(&options, &name, target))
+            .await;
         assert_eq!(summary.negotiated.blksize, 1400);
-        server.fetch(&name, |target| server.curl(&["--tftp-no-options"], &name, target)).await;
     }
     let name = format!("file-{}", 40 * MEBIBYTE);
-    let summary = server.fetch(&name, |target| server.curl(&[], &name, target)).await;
+    let summary = server
+        .fetch(&name, |target| server.curl(&[], &name, target))
+        .await;
     assert_eq!(summary.blocks, 40 * 2048 + 1);
 }
 

@@ -73,7 +73,9 @@ impl BootMethod {
 
     /// The method of that name.
     pub fn from_name(name: &str) -> Option<BootMethod> {
-        BootMethod::ALL.into_iter().find(|method| method.name() == name)
+        BootMethod::ALL
+            .into_iter()
+            .find(|method| method.name() == name)
     }
 
     /// What is recorded as a machine's `bios_boot_method`.
@@ -150,33 +152,96 @@ pub struct BootEntry {
 }
 
 const fn entry(method: BootMethod, matches: Match, file: File, prefix: Prefix) -> BootEntry {
-    BootEntry { method, matches, file, prefix, vendor_class: None }
+    BootEntry {
+        method,
+        matches,
+        file,
+        prefix,
+        vendor_class: None,
+    }
 }
 
 /// UEFI HTTP boot takes an answer only from a server that calls itself `HTTPClient` (UEFI 2.10 §24.7.2).
 const fn http_boot(method: BootMethod, arch: u16, path: &'static str) -> BootEntry {
-    BootEntry { vendor_class: Some("HTTPClient"), ..entry(method, Match::Arch(arch), File::Http(path), Prefix::None) }
+    BootEntry {
+        vendor_class: Some("HTTPClient"),
+        ..entry(method, Match::Arch(arch), File::Http(path), Prefix::None)
+    }
 }
 
 /// All boot methods in the order in which they are tried.
 pub const TABLE: [BootEntry; 12] = [
-    entry(BootMethod::Ipxe, Match::Ipxe, File::Http("ipxe.cfg"), Prefix::None),
-    entry(BootMethod::Pxe, Match::Arch(0x00), File::Name("lpxelinux.0"), Prefix::Http),
-    entry(BootMethod::UefiAmd64Tftp, Match::Arch(0x07), File::Name("bootx64.efi"), Prefix::None),
+    entry(
+        BootMethod::Ipxe,
+        Match::Ipxe,
+        File::Http("ipxe.cfg"),
+        Prefix::None,
+    ),
+    entry(
+        BootMethod::Pxe,
+        Match::Arch(0x00),
+        File::Name("lpxelinux.0"),
+        Prefix::Http,
+    ),
+    entry(
+        BootMethod::UefiAmd64Tftp,
+        Match::Arch(0x07),
+        File::Name("bootx64.efi"),
+        Prefix::None,
+    ),
     http_boot(BootMethod::UefiAmd64Http, 0x10, "images/bootx64.efi"),
-    entry(BootMethod::UefiEbcTftp, Match::Arch(0x09), File::Name("bootx64.efi"), Prefix::None),
-    entry(BootMethod::UefiArm64Tftp, Match::Arch(0x0b), File::Name("bootaa64.efi"), Prefix::None),
+    entry(
+        BootMethod::UefiEbcTftp,
+        Match::Arch(0x09),
+        File::Name("bootx64.efi"),
+        Prefix::None,
+    ),
+    entry(
+        BootMethod::UefiArm64Tftp,
+        Match::Arch(0x0b),
+        File::Name("bootaa64.efi"),
+        Prefix::None,
+    ),
     http_boot(BootMethod::UefiArm64Http, 0x13, "images/bootaa64.efi"),
-    entry(BootMethod::OpenFirmwarePpc64el, Match::Arch(0x0c), File::Name("bootppc64.bin"), Prefix::None),
-    entry(BootMethod::Powernv, Match::Arch(0x0e), File::Name("pxelinux.0"), Prefix::Fixed("ppc64el/")),
-    entry(BootMethod::Windows, Match::Never, File::Name("pxeboot.0"), Prefix::None),
-    entry(BootMethod::S390x, Match::Arch(0x1f), File::Name("boots390x.bin"), Prefix::Fixed("s390x/")),
-    entry(BootMethod::S390xPartition, Match::Arch(0x20), File::Name("s390x_partition/maas"), Prefix::None),
+    entry(
+        BootMethod::OpenFirmwarePpc64el,
+        Match::Arch(0x0c),
+        File::Name("bootppc64.bin"),
+        Prefix::None,
+    ),
+    entry(
+        BootMethod::Powernv,
+        Match::Arch(0x0e),
+        File::Name("pxelinux.0"),
+        Prefix::Fixed("ppc64el/"),
+    ),
+    entry(
+        BootMethod::Windows,
+        Match::Never,
+        File::Name("pxeboot.0"),
+        Prefix::None,
+    ),
+    entry(
+        BootMethod::S390x,
+        Match::Arch(0x1f),
+        File::Name("boots390x.bin"),
+        Prefix::Fixed("s390x/"),
+    ),
+    entry(
+        BootMethod::S390xPartition,
+        Match::Arch(0x20),
+        File::Name("s390x_partition/maas"),
+        Prefix::None,
+    ),
 ];
 
 /// What a client that matches nothing is given. It counts as `pxe` and is left out where `pxe` is.
-pub const DEFAULT: BootEntry =
-    entry(BootMethod::Pxe, Match::Never, File::Name("lpxelinux.0"), Prefix::None);
+pub const DEFAULT: BootEntry = entry(
+    BootMethod::Pxe,
+    Match::Never,
+    File::Name("lpxelinux.0"),
+    Prefix::None,
+);
 
 /// What the choice looks at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -245,28 +310,91 @@ mod tests {
     use super::*;
 
     fn of(architectures: &[u16]) -> BootClient<'_> {
-        BootClient { architectures, ..BootClient::default() }
+        BootClient {
+            architectures,
+            ..BootClient::default()
+        }
     }
+
+    type Row = (
+        u16,
+        &'static str,
+        &'static str,
+        &'static str,
+        Option<&'static str>,
+        Option<&'static str>,
+    );
 
     #[test]
     fn each_architecture_gets_the_file_of_the_reference() {
         let rack = Ipv4Addr::new(10, 77, 0, 1);
-        let rows: [(u16, &str, &str, &str, Option<&str>, Option<&str>); 12] = [
-            (0x00, "pxe", "pxe", "lpxelinux.0", Some("http://10.77.0.1:5248/"), None),
+        let rows: [Row; 12] = [
+            (
+                0x00,
+                "pxe",
+                "pxe",
+                "lpxelinux.0",
+                Some("http://10.77.0.1:5248/"),
+                None,
+            ),
             (0x07, "uefi_amd64_tftp", "uefi", "bootx64.efi", None, None),
-            (0x10, "uefi_amd64_http", "uefi", "http://10.77.0.1:5248/images/bootx64.efi", None, Some("HTTPClient")),
+            (
+                0x10,
+                "uefi_amd64_http",
+                "uefi",
+                "http://10.77.0.1:5248/images/bootx64.efi",
+                None,
+                Some("HTTPClient"),
+            ),
             (0x09, "uefi_ebc_tftp", "uefi", "bootx64.efi", None, None),
             (0x0b, "uefi_arm64_tftp", "uefi", "bootaa64.efi", None, None),
-            (0x13, "uefi_arm64_http", "uefi", "http://10.77.0.1:5248/images/bootaa64.efi", None, Some("HTTPClient")),
-            (0x0c, "open-firmware_ppc64el", "open-firmware", "bootppc64.bin", None, None),
-            (0x0e, "powernv", "powernv", "pxelinux.0", Some("ppc64el/"), None),
-            (0x1f, "s390x", "s390x", "boots390x.bin", Some("s390x/"), None),
-            (0x20, "s390x_partition", "s390x_partition", "s390x_partition/maas", None, None),
+            (
+                0x13,
+                "uefi_arm64_http",
+                "uefi",
+                "http://10.77.0.1:5248/images/bootaa64.efi",
+                None,
+                Some("HTTPClient"),
+            ),
+            (
+                0x0c,
+                "open-firmware_ppc64el",
+                "open-firmware",
+                "bootppc64.bin",
+                None,
+                None,
+            ),
+            (
+                0x0e,
+                "powernv",
+                "powernv",
+                "pxelinux.0",
+                Some("ppc64el/"),
+                None,
+            ),
+            (
+                0x1f,
+                "s390x",
+                "s390x",
+                "boots390x.bin",
+                Some("s390x/"),
+                None,
+            ),
+            (
+                0x20,
+                "s390x_partition",
+                "s390x_partition",
+                "s390x_partition/maas",
+                None,
+                None,
+            ),
             (0x06, "pxe", "pxe", "lpxelinux.0", None, None),
             (0x1b, "pxe", "pxe", "lpxelinux.0", None, None),
         ];
         for (arch, method, recorded, file, prefix, class) in rows {
-            let reply = select(of(&[arch]), MethodSet::default()).unwrap().reply(rack, 5248);
+            let reply = select(of(&[arch]), MethodSet::default())
+                .unwrap()
+                .reply(rack, 5248);
             assert_eq!(reply.method.name(), method, "{arch:#x}");
             assert_eq!(reply.method.bios_boot_method(), recorded, "{arch:#x}");
             assert_eq!(reply.file, file, "{arch:#x}");
@@ -278,19 +406,35 @@ mod tests {
     #[test]
     fn ipxe_comes_first_and_needs_class_or_features() {
         let none = MethodSet::default();
-        let by_class = BootClient { user_class_ipxe: true, ..of(&[7]) };
+        let by_class = BootClient {
+            user_class_ipxe: true,
+            ..of(&[7])
+        };
         assert_eq!(select(by_class, none).unwrap().method, BootMethod::Ipxe);
-        let by_features = BootClient { ipxe_http: true, ipxe_kernel: true, ..of(&[7]) };
+        let by_features = BootClient {
+            ipxe_http: true,
+            ipxe_kernel: true,
+            ..of(&[7])
+        };
         assert_eq!(select(by_features, none).unwrap().method, BootMethod::Ipxe);
-        let without_http = BootClient { ipxe_kernel: true, ..of(&[7]) };
-        assert_eq!(select(without_http, none).unwrap().method, BootMethod::UefiAmd64Tftp);
+        let without_http = BootClient {
+            ipxe_kernel: true,
+            ..of(&[7])
+        };
+        assert_eq!(
+            select(without_http, none).unwrap().method,
+            BootMethod::UefiAmd64Tftp
+        );
     }
 
     #[test]
     fn disabled_methods_are_left_out() {
         let mut disabled = MethodSet::default();
         disabled.insert(BootMethod::Ipxe);
-        let rom = BootClient { user_class_ipxe: true, ..of(&[0]) };
+        let rom = BootClient {
+            user_class_ipxe: true,
+            ..of(&[0])
+        };
         assert_eq!(select(rom, disabled).unwrap().method, BootMethod::Pxe);
         disabled.insert(BootMethod::Pxe);
         assert_eq!(select(rom, disabled), None);

@@ -47,7 +47,9 @@ pub enum ConfigProblem {
         last: Ipv4Addr,
     },
     /// A dynamic range shares addresses with one that came before.
-    #[error("subnet {subnet}: dynamic range {first}-{last} overlaps another one; the shared addresses stay with the first")]
+    #[error(
+        "subnet {subnet}: dynamic range {first}-{last} overlaps another one; the shared addresses stay with the first"
+    )]
     RangeOverlap {
         /// The subnet.
         subnet: SubnetId,
@@ -89,7 +91,9 @@ pub enum ConfigProblem {
         address: Ipv4Addr,
     },
     /// A reservation of an address that no machine can have: ours, the gateway's, the network's.
-    #[error("reservation of {address} for {mac}: the address is taken by the network itself; ignored")]
+    #[error(
+        "reservation of {address} for {mac}: the address is taken by the network itself; ignored"
+    )]
     ReservationTaken {
         /// The network card.
         mac: Mac,
@@ -158,9 +162,15 @@ impl Config {
     /// Checks and indexes a configuration. What cannot be used is left out and named, so that one bad entry
     /// does not stop the whole rack from booting machines.
     pub fn compile(stated: &spec::Config) -> (Config, Vec<ConfigProblem>) {
-        let mut config = Config { settings: stated.settings.clone(), ..Config::default() };
+        let mut config = Config {
+            settings: stated.settings.clone(),
+            ..Config::default()
+        };
         let mut problems = Vec::new();
-        let mut compile = Compile { config: &mut config, problems: &mut problems };
+        let mut compile = Compile {
+            config: &mut config,
+            problems: &mut problems,
+        };
         compile.links(&stated.links);
         compile.reservations(&stated.reservations);
         compile.pools(&stated.links);
@@ -200,7 +210,9 @@ impl Config {
     /// The subnet whose dynamic addresses include this one.
     pub(crate) fn pool_of(&self, address: Ipv4Addr) -> Option<usize> {
         let address = u32::from(address);
-        let after = self.pool_ranges.partition_point(|range| range.first <= address);
+        let after = self
+            .pool_ranges
+            .partition_point(|range| range.first <= address);
         let range = self.pool_ranges.get(after.checked_sub(1)?)?;
         (address <= range.last).then_some(range.subnet)
     }
@@ -222,7 +234,10 @@ struct Compile<'a> {
 
 impl Compile<'_> {
     fn links(&mut self, links: &[spec::Link]) {
-        self.config.own = links.iter().flat_map(|link| link.addresses.iter().copied()).collect();
+        self.config.own = links
+            .iter()
+            .flat_map(|link| link.addresses.iter().copied())
+            .collect();
         for link in links {
             if self.config.by_link.contains_key(&link.id) {
                 self.problems.push(ConfigProblem::DuplicateLink(link.id));
@@ -230,7 +245,8 @@ impl Compile<'_> {
             }
             let server_id = link.addresses.first().copied();
             if link.dhcp_on && server_id.is_none() {
-                self.problems.push(ConfigProblem::LinkWithoutAddress(link.id));
+                self.problems
+                    .push(ConfigProblem::LinkWithoutAddress(link.id));
             }
             let own = self.network(link, server_id, &link.subnets);
             self.config.by_link.insert(link.id, own);
@@ -245,7 +261,12 @@ impl Compile<'_> {
         }
     }
 
-    fn network(&mut self, link: &spec::Link, server_id: Option<Ipv4Addr>, subnets: &[spec::Subnet]) -> usize {
+    fn network(
+        &mut self,
+        link: &spec::Link,
+        server_id: Option<Ipv4Addr>,
+        subnets: &[spec::Subnet],
+    ) -> usize {
         let network = self.config.networks.len();
         self.config.networks.push(Network {
             server_id: server_id.unwrap_or(Ipv4Addr::UNSPECIFIED),
@@ -253,8 +274,14 @@ impl Compile<'_> {
             subnets: Vec::new(),
         });
         for subnet in subnets {
-            if self.config.subnets.iter().any(|other| other.id == subnet.id) {
-                self.problems.push(ConfigProblem::DuplicateSubnet(subnet.id));
+            if self
+                .config
+                .subnets
+                .iter()
+                .any(|other| other.id == subnet.id)
+            {
+                self.problems
+                    .push(ConfigProblem::DuplicateSubnet(subnet.id));
                 continue;
             }
             let compiled = self.subnet(network, link, subnet);
@@ -266,19 +293,28 @@ impl Compile<'_> {
     }
 
     fn subnet(&mut self, network: usize, link: &spec::Link, subnet: &spec::Subnet) -> Subnet {
-        let inside = link.addresses.iter().find(|address| subnet.cidr.contains(*address));
-        let rack = inside.or(link.addresses.first()).copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let inside = link
+            .addresses
+            .iter()
+            .find(|address| subnet.cidr.contains(*address));
+        let rack = inside
+            .or(link.addresses.first())
+            .copied()
+            .unwrap_or(Ipv4Addr::UNSPECIFIED);
         let mut disabled = MethodSet::default();
         for name in &subnet.disabled_boot_methods {
             match BootMethod::from_name(name) {
                 Some(method) => disabled.insert(method),
-                None => self
-                    .problems
-                    .push(ConfigProblem::UnknownBootMethod { subnet: subnet.id, name: name.clone() }),
+                None => self.problems.push(ConfigProblem::UnknownBootMethod {
+                    subnet: subnet.id,
+                    name: name.clone(),
+                }),
             }
         }
         let options = self.options(subnet);
-        let lease_time_s = subnet.lease_time_s.unwrap_or(self.config.settings.lease_time_s);
+        let lease_time_s = subnet
+            .lease_time_s
+            .unwrap_or(self.config.settings.lease_time_s);
         Subnet {
             id: subnet.id,
             network,
@@ -301,7 +337,10 @@ impl Compile<'_> {
         if let Some(name) = &subnet.domain_name {
             match encode_name(name) {
                 // Option 15 is text; the encoding is only the check.
-                Some(_) => options.push((code::DOMAIN_NAME, name.trim_end_matches('.').as_bytes().to_vec())),
+                Some(_) => options.push((
+                    code::DOMAIN_NAME,
+                    name.trim_end_matches('.').as_bytes().to_vec(),
+                )),
                 None => self.bad_name(subnet.id, name),
             }
         }
@@ -314,9 +353,14 @@ impl Compile<'_> {
         let mut search = Vec::new();
         for name in &subnet.search {
             match encode_name(name) {
-                Some(encoded) if search.len() + encoded.len() <= SEARCH_BYTES_MAX => search.extend(encoded),
+                Some(encoded) if search.len() + encoded.len() <= SEARCH_BYTES_MAX => {
+                    search.extend(encoded)
+                }
                 Some(_) => {
-                    self.problems.push(ConfigProblem::OptionCut { subnet: subnet.id, code: code::DOMAIN_SEARCH });
+                    self.problems.push(ConfigProblem::OptionCut {
+                        subnet: subnet.id,
+                        code: code::DOMAIN_SEARCH,
+                    });
                     break;
                 }
                 None => self.bad_name(subnet.id, name),
@@ -329,14 +373,22 @@ impl Compile<'_> {
     }
 
     fn bad_name(&mut self, subnet: SubnetId, name: &str) {
-        self.problems.push(ConfigProblem::BadDomainName { subnet, name: name.to_owned() });
+        self.problems.push(ConfigProblem::BadDomainName {
+            subnet,
+            name: name.to_owned(),
+        });
     }
 
     fn servers(&mut self, subnet: SubnetId, code: u8, servers: &[Ipv4Addr]) -> Option<Vec<u8>> {
         if servers.len() > SERVERS_MAX {
-            self.problems.push(ConfigProblem::OptionCut { subnet, code });
+            self.problems
+                .push(ConfigProblem::OptionCut { subnet, code });
         }
-        let bytes: Vec<u8> = servers.iter().take(SERVERS_MAX).flat_map(|server| server.octets()).collect();
+        let bytes: Vec<u8> = servers
+            .iter()
+            .take(SERVERS_MAX)
+            .flat_map(|server| server.octets())
+            .collect();
         (!bytes.is_empty()).then_some(bytes)
     }
 
@@ -344,26 +396,41 @@ impl Compile<'_> {
         for reservation in reservations {
             let spec::Reservation { mac, address, .. } = *reservation;
             let Some(subnet) = self.config.subnet_of(address) else {
-                self.problems.push(ConfigProblem::ReservationOutside { mac, address });
+                self.problems
+                    .push(ConfigProblem::ReservationOutside { mac, address });
                 continue;
             };
-            if self.config.is_own(address) || is_network_address(self.config.subnets[subnet].cidr, address) {
-                self.problems.push(ConfigProblem::ReservationTaken { mac, address });
+            if self.config.is_own(address)
+                || is_network_address(self.config.subnets[subnet].cidr, address)
+            {
+                self.problems
+                    .push(ConfigProblem::ReservationTaken { mac, address });
                 continue;
             }
-            let hostname = reservation.hostname.clone().filter(|name| encode_name(name).is_some());
+            let hostname = reservation
+                .hostname
+                .clone()
+                .filter(|name| encode_name(name).is_some());
             let of_card = self.config.by_mac.entry(mac).or_default();
             if of_card.iter().any(|other| other.address == address) {
                 continue;
             }
-            of_card.push(Reserved { address, subnet, hostname });
+            of_card.push(Reserved {
+                address,
+                subnet,
+                hostname,
+            });
             self.config.by_address.entry(address).or_default().push(mac);
         }
     }
 
     fn pools(&mut self, links: &[spec::Link]) {
         let stated = links.iter().flat_map(|link| {
-            link.subnets.iter().chain(link.relayed.iter().flat_map(|relayed| relayed.subnets.iter()))
+            link.subnets.iter().chain(
+                link.relayed
+                    .iter()
+                    .flat_map(|relayed| relayed.subnets.iter()),
+            )
         });
         // Addresses that are never dynamic anywhere.
         let mut taken: Vec<(u32, u32)> = self
@@ -377,7 +444,12 @@ impl Compile<'_> {
         let mut assigned: Vec<(u32, u32)> = Vec::new();
         let mut done = BTreeSet::new();
         for stated in stated {
-            let Some(index) = self.config.subnets.iter().position(|subnet| subnet.id == stated.id) else {
+            let Some(index) = self
+                .config
+                .subnets
+                .iter()
+                .position(|subnet| subnet.id == stated.id)
+            else {
                 continue;
             };
             if !done.insert(stated.id) {
@@ -385,7 +457,9 @@ impl Compile<'_> {
             }
             let mut wanted = Vec::new();
             for range in &stated.dynamic {
-                let Some(range) = self.range(stated, range) else { continue };
+                let Some(range) = self.range(stated, range) else {
+                    continue;
+                };
                 let free = subtract(&[range], &assigned);
                 if free != [range] {
                     self.problems.push(ConfigProblem::RangeOverlap {
@@ -403,7 +477,10 @@ impl Compile<'_> {
             for range in &stated.excluded {
                 excluded.extend(self.range(stated, range));
             }
-            let single = stated.gateway.into_iter().chain(stated.dns_servers.iter().copied());
+            let single = stated
+                .gateway
+                .into_iter()
+                .chain(stated.dns_servers.iter().copied());
             excluded.extend(single.map(|address| (u32::from(address), u32::from(address))));
             if stated.cidr.prefix_len() < 31 {
                 for address in [stated.cidr.network(), stated.cidr.broadcast()] {
@@ -412,11 +489,17 @@ impl Compile<'_> {
             }
             excluded.sort_unstable();
             let pool = join(subtract(&subtract(&wanted, &excluded), &taken));
-            let ranges = pool.iter().map(|&(first, last)| PoolRange { first, last, subnet: index });
+            let ranges = pool.iter().map(|&(first, last)| PoolRange {
+                first,
+                last,
+                subnet: index,
+            });
             self.config.pool_ranges.extend(ranges);
             self.config.subnets[index].pool = pool;
         }
-        self.config.pool_ranges.sort_unstable_by_key(|range| range.first);
+        self.config
+            .pool_ranges
+            .sort_unstable_by_key(|range| range.first);
     }
 
     fn range(&mut self, subnet: &spec::Subnet, range: &spec::Range) -> Option<(u32, u32)> {
@@ -424,7 +507,12 @@ impl Compile<'_> {
         if first <= last && subnet.cidr.contains(&first) && subnet.cidr.contains(&last) {
             return Some((first.into(), last.into()));
         }
-        self.problems.push(ConfigProblem::BadRange { subnet: subnet.id, cidr: subnet.cidr, first, last });
+        self.problems.push(ConfigProblem::BadRange {
+            subnet: subnet.id,
+            cidr: subnet.cidr,
+            first,
+            last,
+        });
         None
     }
 }
@@ -445,7 +533,9 @@ fn subtract(from: &[(u32, u32)], holes: &[(u32, u32)]) -> Vec<(u32, u32)> {
         }
         let mut at = Some(first);
         for &(hole_first, hole_last) in &holes[next_hole..] {
-            let Some(start) = at.filter(|_| hole_first <= last) else { break };
+            let Some(start) = at.filter(|_| hole_first <= last) else {
+                break;
+            };
             if hole_last < start {
                 continue;
             }
@@ -482,7 +572,11 @@ fn encode_name(name: &str) -> Option<Vec<u8>> {
     let mut encoded = Vec::with_capacity(name.len() + 2);
     for label in name.split('.') {
         let fits = (1..=63).contains(&label.len());
-        if !fits || !label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+        if !fits
+            || !label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        {
             return None;
         }
         encoded.push(label.len() as u8);
@@ -499,7 +593,10 @@ mod tests {
 
     fn ranges() -> impl Strategy<Value = Vec<(u32, u32)>> {
         prop::collection::vec((0u32..60, 0u32..6), 0..10).prop_map(|pairs| {
-            let mut ranges: Vec<_> = pairs.into_iter().map(|(first, more)| (first, first + more)).collect();
+            let mut ranges: Vec<_> = pairs
+                .into_iter()
+                .map(|(first, more)| (first, first + more))
+                .collect();
             ranges.sort_unstable();
             ranges
         })
@@ -521,7 +618,10 @@ mod tests {
 
     #[test]
     fn ranges_reach_the_last_address_without_overflow() {
-        assert_eq!(subtract(&[(0, u32::MAX)], &[(u32::MAX, u32::MAX)]), vec![(0, u32::MAX - 1)]);
+        assert_eq!(
+            subtract(&[(0, u32::MAX)], &[(u32::MAX, u32::MAX)]),
+            vec![(0, u32::MAX - 1)]
+        );
         assert_eq!(subtract(&[(5, u32::MAX)], &[(0, u32::MAX)]), vec![]);
         assert_eq!(join(vec![(1, 2), (3, u32::MAX)]), vec![(1, u32::MAX)]);
     }
@@ -531,14 +631,21 @@ mod tests {
     }
 
     fn range(first: &str, last: &str) -> spec::Range {
-        spec::Range { first: first.parse().unwrap(), last: last.parse().unwrap() }
+        spec::Range {
+            first: first.parse().unwrap(),
+            last: last.parse().unwrap(),
+        }
     }
 
     #[test]
     fn each_mistake_is_named_and_the_rest_works() {
         let mut a = subnet(1, "10.0.0.0/24");
         a.gateway = Some(Ipv4Addr::new(10, 0, 0, 254));
-        a.dynamic = vec![range("10.0.0.100", "10.0.0.255"), range("10.0.0.90", "10.0.0.110"), range("10.0.1.0", "10.0.1.9")];
+        a.dynamic = vec![
+            range("10.0.0.100", "10.0.0.255"),
+            range("10.0.0.90", "10.0.0.110"),
+            range("10.0.1.0", "10.0.1.9"),
+        ];
         a.excluded = vec![range("10.0.0.120", "10.0.0.129")];
         a.disabled_boot_methods = vec!["ipxe".into(), "floppy".into()];
         a.domain_name = Some("bad name".into());
@@ -550,25 +657,44 @@ mod tests {
             relayed: vec![],
         };
         let mac = Mac([2, 0, 0, 0, 0, 1]);
-        let reserve = |address: &str| spec::Reservation { mac, address: address.parse().unwrap(), hostname: None };
+        let reserve = |address: &str| spec::Reservation {
+            mac,
+            address: address.parse().unwrap(),
+            hostname: None,
+        };
         let stated = spec::Config {
             links: vec![link.clone(), link],
-            reservations: vec![reserve("10.0.0.105"), reserve("10.0.0.101"), reserve("192.0.2.1"), reserve("10.0.0.0")],
+            reservations: vec![
+                reserve("10.0.0.105"),
+                reserve("10.0.0.101"),
+                reserve("192.0.2.1"),
+                reserve("10.0.0.0"),
+            ],
             settings: Settings::default(),
         };
         let (config, problems) = Config::compile(&stated);
         let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(problems.len(), 9, "{text:#?}");
-        assert!(matches!(problems[0], ConfigProblem::UnknownBootMethod { .. }));
+        assert!(matches!(
+            problems[0],
+            ConfigProblem::UnknownBootMethod { .. }
+        ));
         assert!(problems.contains(&ConfigProblem::DuplicateSubnet(SubnetId(1))));
         assert!(problems.contains(&ConfigProblem::DuplicateLink(LinkId(1))));
-        let pool: Vec<Ipv4Addr> =
-            config.subnets[0].pool.iter().flat_map(|&(a, b)| a..=b).map(Ipv4Addr::from).collect();
+        let pool: Vec<Ipv4Addr> = config.subnets[0]
+            .pool
+            .iter()
+            .flat_map(|&(a, b)| a..=b)
+            .map(Ipv4Addr::from)
+            .collect();
         // 90..=255 without ours, the reserved one, the excluded ten, the gateway and the broadcast address.
         assert_eq!(pool.len(), 166 - 1 - 1 - 10 - 1 - 1);
         assert!(config.pool_of(Ipv4Addr::new(10, 0, 0, 90)).is_some());
         for refused in [101, 105, 120, 129, 254, 255, 89] {
-            assert!(config.pool_of(Ipv4Addr::new(10, 0, 0, refused)).is_none(), "{refused}");
+            assert!(
+                config.pool_of(Ipv4Addr::new(10, 0, 0, refused)).is_none(),
+                "{refused}"
+            );
         }
         assert!(config.subnets[0].disabled.contains(BootMethod::Ipxe));
     }

@@ -40,7 +40,7 @@ mod table;
 mod types;
 
 pub use config::{Config, ConfigProblem};
-pub use engine::{Action, Dest, Engine, Observation, ObservedKind, Received, Send};
+pub use engine::{Action, Dest, Dropped, Engine, Observation, ObservedKind, Outgoing, Received};
 pub use record::{LeaseRecord, RecordState};
 pub use request::ClientInfo;
 pub use stats::{DropReason, Stats};

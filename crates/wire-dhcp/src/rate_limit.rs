@@ -28,7 +28,9 @@ impl RateLimit {
         let tokens = match self.buckets.get(&mac) {
             Some(bucket) => {
                 self.by_age.remove(&(bucket.seen, mac));
-                let refill = now.since_ms(bucket.seen).saturating_mul(u64::from(per_second));
+                let refill = now
+                    .since_ms(bucket.seen)
+                    .saturating_mul(u64::from(per_second));
                 bucket.tokens.saturating_add(refill).min(full)
             }
             None => {
@@ -66,14 +68,19 @@ mod tests {
     #[test]
     fn a_client_gets_its_burst_and_then_its_rate() {
         let mut limit = RateLimit::default();
-        let at = |ms| Timestamp(1_000_000 + ms);
+        let at = |ms: u64| Timestamp(1_000_000 + ms);
         let burst = (0..20).filter(|_| limit.allow(mac(1), at(0), 8, 2)).count();
         assert_eq!(burst, 8);
         assert!(!limit.allow(mac(1), at(499), 8, 2));
         assert!(limit.allow(mac(1), at(500), 8, 2));
         assert!(!limit.allow(mac(1), at(501), 8, 2));
-        assert!(limit.allow(mac(2), at(501), 8, 2), "others are not affected");
-        let later = (0..20).filter(|_| limit.allow(mac(1), at(1_000_000), 8, 2)).count();
+        assert!(
+            limit.allow(mac(2), at(501), 8, 2),
+            "others are not affected"
+        );
+        let later = (0..20)
+            .filter(|_| limit.allow(mac(1), at(1_000_000), 8, 2))
+            .count();
         assert_eq!(later, 8, "never more than a burst");
     }
 
@@ -84,7 +91,12 @@ mod tests {
             assert!(limit.allow(mac(n), Timestamp(u64::from(n)), 1, 1));
         }
         assert_eq!(limit.len(), CLIENTS_MAX);
-        assert!(!limit.allow(mac(CLIENTS_MAX as u32 + 99), Timestamp(CLIENTS_MAX as u64 + 99), 1, 1));
+        assert!(!limit.allow(
+            mac(CLIENTS_MAX as u32 + 99),
+            Timestamp(CLIENTS_MAX as u64 + 99),
+            1,
+            1
+        ));
     }
 
     #[test]

@@ -93,7 +93,11 @@ impl Reply {
         bytes.extend([2, request.htype, request.hlen, 0]);
         bytes.extend(request.xid.to_be_bytes());
         bytes.extend([0, 0]);
-        let flags = if head.force_broadcast { request.flags | BROADCAST_FLAG } else { request.flags };
+        let flags = if head.force_broadcast {
+            request.flags | BROADCAST_FLAG
+        } else {
+            request.flags
+        };
         bytes.extend(flags.to_be_bytes());
         for address in [head.ciaddr, head.yiaddr, head.siaddr, request.giaddr] {
             bytes.extend(address.octets());
@@ -109,7 +113,11 @@ impl Reply {
         let max_size = usize::from(request.max_size).clamp(MAX_SIZE_MIN, MAX_SIZE_MAX) - IP_UDP_LEN;
         let relay_len = encoded_len(request.relay_info.as_deref().unwrap_or(&[]));
         let limit = max_size.saturating_sub(relay_len + 1);
-        let mut reply = Reply { bytes, limit, present: [0; 4] };
+        let mut reply = Reply {
+            bytes,
+            limit,
+            present: [0; 4],
+        };
         reply.option(code::MESSAGE_TYPE, &[head.message_type]);
         reply.option(code::SERVER_ID, &head.server_id.octets());
         reply

@@ -120,7 +120,11 @@ impl Request {
                 typed |= request.option(code, option.data());
             }
         }
-        if typed { Ok(request) } else { Err(DropReason::NotDhcp) }
+        if typed {
+            Ok(request)
+        } else {
+            Err(DropReason::NotDhcp)
+        }
     }
 
     /// Takes one option in. An option of the wrong length counts as absent. True for a message type.
@@ -145,17 +149,19 @@ impl Request {
             code::USER_CLASS => {
                 // iPXE sends the bare text, others a length before each class (RFC 3004 §4).
                 let text = match data {
-                    [length, rest @ ..] if usize::from(*length) <= rest.len() => &rest[..usize::from(*length)],
+                    [length, rest @ ..] if usize::from(*length) <= rest.len() => {
+                        &rest[..usize::from(*length)]
+                    }
                     _ => data,
                 };
                 self.user_class_ipxe = text == b"iPXE" || data == b"iPXE";
-                self.client.user_class = printable(if self.user_class_ipxe { b"iPXE" } else { text });
+                self.client.user_class =
+                    printable(if self.user_class_ipxe { b"iPXE" } else { text });
             }
             code::HOSTNAME => self.client.hostname = hostname(data).or(self.client.hostname.take()),
             code::CLIENT_FQDN => {
-                if self.client.hostname.is_none() {
-                    self.client.hostname = fqdn_label(data);
-                }
+                let stated = self.client.hostname.take();
+                self.client.hostname = stated.or_else(|| fqdn_label(data));
             }
             code::ARCHITECTURE => {
                 let (values, count) = &mut self.architectures;
@@ -191,7 +197,8 @@ impl Request {
                         _ => {}
                     }
                 }
-                self.relay_info = (!data.is_empty() && data.len() <= RELAY_INFO_MAX).then(|| data.to_vec());
+                self.relay_info =
+                    (!data.is_empty() && data.len() <= RELAY_INFO_MAX).then(|| data.to_vec());
             }
             _ => {}
         }
@@ -210,7 +217,9 @@ impl Request {
 
     /// Whether the client asks for that option; a client without a list asks for what we think useful.
     pub(crate) fn wants(&self, code: u8) -> bool {
-        self.wanted.as_ref().is_some_and(|wanted| wanted.contains(&code))
+        self.wanted
+            .as_ref()
+            .is_some_and(|wanted| wanted.contains(&code))
     }
 
     /// Whether the client cannot take unicast before it has its address.
@@ -233,26 +242,35 @@ fn hardware_address(
     }
     let mac = match usize::from(hlen) {
         0 if giaddr.is_unspecified() => src_mac.ok_or(DropReason::UnsupportedHardware)?,
-        MAC_LEN => Mac([chaddr[0], chaddr[1], chaddr[2], chaddr[3], chaddr[4], chaddr[5]]),
-        MAC_LEN..=16 if chaddr[MAC_LEN..].iter().all(|&byte| byte == 0) => {
-            Mac([chaddr[0], chaddr[1], chaddr[2], chaddr[3], chaddr[4], chaddr[5]])
-        }
+        MAC_LEN => Mac([
+            chaddr[0], chaddr[1], chaddr[2], chaddr[3], chaddr[4], chaddr[5],
+        ]),
+        MAC_LEN..=16 if chaddr[MAC_LEN..].iter().all(|&byte| byte == 0) => Mac([
+            chaddr[0], chaddr[1], chaddr[2], chaddr[3], chaddr[4], chaddr[5],
+        ]),
         _ => return Err(DropReason::UnsupportedHardware),
     };
-    if mac.is_host() { Ok(mac) } else { Err(DropReason::BadHardwareAddress) }
+    if mac.is_host() {
+        Ok(mac)
+    } else {
+        Err(DropReason::BadHardwareAddress)
+    }
 }
 
 /// An option that is one address; an unspecified or group address counts as absent.
 fn address(data: &[u8]) -> Option<Ipv4Addr> {
     let octets: [u8; 4] = data.try_into().ok()?;
     let address = Ipv4Addr::from(octets);
-    (!address.is_unspecified() && !address.is_multicast() && !address.is_broadcast()).then_some(address)
+    (!address.is_unspecified() && !address.is_multicast() && !address.is_broadcast())
+        .then_some(address)
 }
 
 /// Code, length, value triples inside an option; a torn last one is dropped.
 fn suboptions(mut data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
-        let [sub, length, rest @ ..] = data else { return None };
+        let [sub, length, rest @ ..] = data else {
+            return None;
+        };
         let (value, rest) = rest.split_at_checked(usize::from(*length))?;
         data = rest;
         Some((*sub, value))
@@ -263,7 +281,13 @@ fn printable(data: &[u8]) -> Option<String> {
     let text: String = data
         .iter()
         .take(CLIENT_TEXT_MAX)
-        .map(|&byte| if (0x20..0x7f).contains(&byte) { char::from(byte) } else { '?' })
+        .map(|&byte| {
+            if (0x20..0x7f).contains(&byte) {
+                char::from(byte)
+            } else {
+                '?'
+            }
+        })
         .collect();
     (!text.is_empty()).then_some(text)
 }
@@ -275,7 +299,9 @@ fn hostname(data: &[u8]) -> Option<String> {
         .take(CLIENT_TEXT_MAX)
         .take_while(|&&byte| byte != 0)
         .map(|&byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte.to_ascii_lowercase()),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+                char::from(byte.to_ascii_lowercase())
+            }
             _ => '-',
         })
         .collect();
@@ -286,7 +312,9 @@ fn hostname(data: &[u8]) -> Option<String> {
 /// First label of option 81: flags, two unused bytes, then a name in text or in DNS form (flag E, RFC 4702 §2.1).
 fn fqdn_label(data: &[u8]) -> Option<String> {
     const FLAG_E: u8 = 0x04;
-    let [flags, _, _, name @ ..] = data else { return None };
+    let [flags, _, _, name @ ..] = data else {
+        return None;
+    };
     let label = if flags & FLAG_E != 0 {
         let (&length, rest) = name.split_first()?;
         rest.get(..usize::from(length))?
@@ -307,27 +335,55 @@ mod tests {
         chaddr[..6].copy_from_slice(&mac.0);
         let direct = Ipv4Addr::UNSPECIFIED;
         let relayed = Ipv4Addr::new(10, 0, 0, 1);
-        let other = Some(Mac([0x52, 0, 0, 0, 0, 9]));
+        let frame = Mac([0x52, 0, 0, 0, 0, 9]);
+        let other = Some(frame);
         assert_eq!(hardware_address(1, 6, &chaddr, direct, other), Ok(mac));
         assert_eq!(hardware_address(6, 6, &chaddr, relayed, None), Ok(mac));
         assert_eq!(hardware_address(1, 16, &chaddr, direct, None), Ok(mac));
-        assert_eq!(hardware_address(1, 0, &[0; 16], direct, other), Ok(other.unwrap()));
-        assert_eq!(hardware_address(1, 0, &[0; 16], relayed, other), Err(DropReason::UnsupportedHardware));
-        assert_eq!(hardware_address(1, 0, &[0; 16], direct, None), Err(DropReason::UnsupportedHardware));
-        assert_eq!(hardware_address(1, 5, &chaddr, direct, None), Err(DropReason::UnsupportedHardware));
-        assert_eq!(hardware_address(1, 255, &chaddr, direct, None), Err(DropReason::UnsupportedHardware));
-        assert_eq!(hardware_address(32, 6, &chaddr, direct, None), Err(DropReason::UnsupportedHardware));
-        assert_eq!(hardware_address(1, 6, &[0; 16], direct, None), Err(DropReason::BadHardwareAddress));
+        assert_eq!(hardware_address(1, 0, &[0; 16], direct, other), Ok(frame));
+        assert_eq!(
+            hardware_address(1, 0, &[0; 16], relayed, other),
+            Err(DropReason::UnsupportedHardware)
+        );
+        assert_eq!(
+            hardware_address(1, 0, &[0; 16], direct, None),
+            Err(DropReason::UnsupportedHardware)
+        );
+        assert_eq!(
+            hardware_address(1, 5, &chaddr, direct, None),
+            Err(DropReason::UnsupportedHardware)
+        );
+        assert_eq!(
+            hardware_address(1, 255, &chaddr, direct, None),
+            Err(DropReason::UnsupportedHardware)
+        );
+        assert_eq!(
+            hardware_address(32, 6, &chaddr, direct, None),
+            Err(DropReason::UnsupportedHardware)
+        );
+        assert_eq!(
+            hardware_address(1, 6, &[0; 16], direct, None),
+            Err(DropReason::BadHardwareAddress)
+        );
         chaddr[9] = 1;
-        assert_eq!(hardware_address(1, 16, &chaddr, direct, None), Err(DropReason::UnsupportedHardware));
+        assert_eq!(
+            hardware_address(1, 16, &chaddr, direct, None),
+            Err(DropReason::UnsupportedHardware)
+        );
     }
 
     #[test]
     fn names_are_cleaned() {
         assert_eq!(hostname(b"Node 07\xff"), Some("node-07".into()));
-        assert_eq!(hostname(b"node.example.com\0junk"), Some("node.example.com".into()));
+        assert_eq!(
+            hostname(b"node.example.com\0junk"),
+            Some("node.example.com".into())
+        );
         assert_eq!(hostname(b"---"), None);
-        assert_eq!(fqdn_label(b"\x04\0\0\x04node\x07example\0"), Some("node".into()));
+        assert_eq!(
+            fqdn_label(b"\x04\0\0\x04node\x07example\0"),
+            Some("node".into())
+        );
         assert_eq!(fqdn_label(b"\x00\0\0node.example"), Some("node".into()));
         assert_eq!(fqdn_label(b"\x04\0\0\x40no"), None);
         assert_eq!(fqdn_label(b"\x04"), None);

@@ -44,7 +44,9 @@ impl FromStr for Mac {
     type Err = ParseMacError;
 
     fn from_str(text: &str) -> Result<Self, ParseMacError> {
-        let refused = || ParseMacError { text: text.chars().take(64).collect() };
+        let refused = || ParseMacError {
+            text: text.chars().take(64).collect(),
+        };
         let mut bytes = [0u8; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut bytes {
@@ -77,7 +79,9 @@ impl<'de> Deserialize<'de> for Mac {
 /// Wall-clock time in milliseconds since 1970-01-01T00:00:00Z, as the caller read it.
 ///
 /// Wall clock and not monotonic, because leases outlive the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 
@@ -117,7 +121,14 @@ mod tests {
     fn mac_is_read_and_written_in_the_usual_form() {
         let mac: Mac = "52-54-00-AB-cd-1".parse().unwrap();
         assert_eq!(mac.to_string(), "52:54:00:ab:cd:01");
-        for bad in ["", "52:54:00:12:34", "52:54:00:12:34:56:78", "52:54:00:12:34:5g", "52:54:00:12:34:+5", ":::::"] {
+        for bad in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "52:54:00:12:34:5g",
+            "52:54:00:12:34:+5",
+            ":::::",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad} was taken");
         }
     }

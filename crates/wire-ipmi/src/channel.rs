@@ -20,7 +20,10 @@ pub struct SeqWindow {
 impl SeqWindow {
     /// A window in which `first` is the lowest number that will be accepted.
     pub fn starting_at(first: u32) -> SeqWindow {
-        SeqWindow { highest: first.wrapping_sub(1), seen: u32::MAX }
+        SeqWindow {
+            highest: first.wrapping_sub(1),
+            seen: u32::MAX,
+        }
     }
 
     /// Accepts a number once.
@@ -78,7 +81,10 @@ pub(crate) enum PerMessage {
 #[derive(Debug, Clone)]
 pub(crate) struct Channel15 {
     pub auth: AuthType,
+    /// For packets that leave.
     pub per_message: PerMessage,
+    /// For packets that arrive.
+    pub per_message_in: PerMessage,
     pub session: u32,
     pub password: crate::secret::Secret,
     pub next_out: u32,
@@ -101,13 +107,25 @@ impl Channel15 {
             PerMessage::Code => self.auth,
             PerMessage::Bare => AuthType::None,
         };
-        let code = packet::v15_code(auth, &self.password.padded16(), self.session, sequence.to_le_bytes(), payload);
-        packet::encode_v15(&V15 { auth, sequence, session: self.session, code, payload })
+        let code = packet::v15_code(
+            auth,
+            &self.password.padded(),
+            self.session,
+            sequence.to_le_bytes(),
+            payload,
+        );
+        packet::encode_v15(&V15 {
+            auth,
+            sequence,
+            session: self.session,
+            code,
+            payload,
+        })
     }
 
     /// Checks code and sequence number; the payload is then genuine.
     pub fn check(&mut self, packet: &V15<'_>) -> Result<(), DropReason> {
-        let bare_is_fine = self.auth == AuthType::None || self.per_message == PerMessage::Bare;
+        let bare_is_fine = self.auth == AuthType::None || self.per_message_in == PerMessage::Bare;
         match packet.code {
             None if bare_is_fine => {}
             None => return Err(DropReason::Unprotected),
@@ -117,7 +135,13 @@ impl Channel15 {
                 }
                 // Verified also where none was expected (FreeIPMI calls that `unexpectedauth`).
                 let sequence = packet.sequence.to_le_bytes();
-                let right = packet::v15_code(self.auth, &self.password.padded16(), packet.session, sequence, packet.payload);
+                let right = packet::v15_code(
+                    self.auth,
+                    &self.password.padded(),
+                    packet.session,
+                    sequence,
+                    packet.payload,
+                );
                 if !right.is_some_and(|right| crate::crypto::same(&right, &code)) {
                     return Err(DropReason::AuthCode);
                 }
@@ -139,12 +163,24 @@ pub(crate) struct Channel20 {
 
 impl Channel20 {
     pub fn new(remote_session: u32, keys: SessionKeys) -> Channel20 {
-        Channel20 { remote_session, keys, next_out: 1, window: SeqWindow::starting_at(1) }
+        Channel20 {
+            remote_session,
+            keys,
+            next_out: 1,
+            window: SeqWindow::starting_at(1),
+        }
     }
 
     pub fn seal(&mut self, iv: [u8; 16], payload: &[u8]) -> Vec<u8> {
         let sequence = next(&mut self.next_out);
-        packet::seal_v20(&self.keys, PayloadType::Ipmi, self.remote_session, sequence, iv, payload)
+        packet::seal_v20(
+            &self.keys,
+            PayloadType::Ipmi,
+            self.remote_session,
+            sequence,
+            iv,
+            payload,
+        )
     }
 
     /// Checks code and sequence number and decrypts.
@@ -171,7 +207,10 @@ mod tests {
         assert_eq!(window.accept(4), Ok(()));
         assert_eq!(window.accept(3), Ok(()), "late but new");
         assert_eq!(window.accept(3), Err(DropReason::Duplicate));
-        assert_eq!(window.accept(4 + WINDOW_AHEAD + 1), Err(DropReason::OutOfWindow));
+        assert_eq!(
+            window.accept(4 + WINDOW_AHEAD + 1),
+            Err(DropReason::OutOfWindow)
+        );
         assert_eq!(window.accept(4 + WINDOW_AHEAD), Ok(()));
         assert_eq!(window.accept(3), Err(DropReason::OutOfWindow));
     }

@@ -75,14 +75,17 @@ pub(crate) fn aes_seal(key: &[u8; AES_BLOCK], iv: [u8; AES_BLOCK], plain: &[u8])
 /// Undoes [`aes_seal`]; `None` when lengths or padding are wrong.
 pub(crate) fn aes_open(key: &[u8; AES_BLOCK], sealed: &[u8]) -> Option<Vec<u8>> {
     let (iv, body) = sealed.split_first_chunk::<AES_BLOCK>()?;
-    if body.is_empty() || body.len() % AES_BLOCK != 0 {
+    if body.is_empty() || !body.len().is_multiple_of(AES_BLOCK) {
         return None;
     }
     let mut plain = body.to_vec();
-    cbc::Decryptor::<Aes128>::new(key.into(), iv.into()).decrypt_padded::<NoPadding>(&mut plain).ok()?;
+    cbc::Decryptor::<Aes128>::new(key.into(), iv.into())
+        .decrypt_padded::<NoPadding>(&mut plain)
+        .ok()?;
     let pad = usize::from(plain.pop()?);
     let keep = plain.len().checked_sub(pad)?;
-    let well_formed = pad < AES_BLOCK && plain[keep..].iter().zip(1u8..).all(|(byte, n)| *byte == n);
+    let well_formed =
+        pad < AES_BLOCK && plain[keep..].iter().zip(1u8..).all(|(byte, n)| *byte == n);
     plain.truncate(keep);
     well_formed.then_some(plain)
 }
@@ -109,7 +112,13 @@ mod tests {
     #[test]
     fn hmac_md5_gives_the_rfc_2202_vector() {
         let got = hmac_md5(b"Jefe", &[b"what do ya want ", b"for nothing?"]);
-        assert_eq!(got, [0x75, 0x0c, 0x78, 0x3e, 0x6a, 0xb0, 0xb5, 0x03, 0xea, 0xa8, 0x6e, 0x31, 0x0a, 0x5d, 0xb7, 0x38]);
+        assert_eq!(
+            got,
+            [
+                0x75, 0x0c, 0x78, 0x3e, 0x6a, 0xb0, 0xb5, 0x03, 0xea, 0xa8, 0x6e, 0x31, 0x0a, 0x5d,
+                0xb7, 0x38
+            ]
+        );
     }
 
     #[test]

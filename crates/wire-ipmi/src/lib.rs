@@ -32,6 +32,8 @@ pub mod packet;
 pub mod rakp;
 pub mod secret;
 pub mod suite;
+#[cfg(test)]
+mod vectors;
 
 pub use channel::{SeqWindow, WINDOW_AHEAD, WINDOW_BEHIND};
 pub use drops::{DropCounts, DropReason};

@@ -48,13 +48,25 @@ pub struct Message {
 }
 
 fn checksum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0u8, |sum, b| sum.wrapping_add(*b)).wrapping_neg()
+    bytes
+        .iter()
+        .fold(0u8, |sum, b| sum.wrapping_add(*b))
+        .wrapping_neg()
 }
 
 impl Message {
     /// A request from a remote console to the BMC.
     pub fn request(sequence: u8, net_fn: u8, command: u8, data: Vec<u8>) -> Message {
-        Message { to: BMC_ADDRESS, to_lun: 0, net_fn, from: CONSOLE_ADDRESS, from_lun: 0, sequence: sequence & 0x3f, command, data }
+        Message {
+            to: BMC_ADDRESS,
+            to_lun: 0,
+            net_fn,
+            from: CONSOLE_ADDRESS,
+            from_lun: 0,
+            sequence: sequence & 0x3f,
+            command,
+            data,
+        }
     }
 
     /// The answer to this request.
@@ -80,7 +92,11 @@ impl Message {
         let mut out = Vec::with_capacity(OVERHEAD + data.len());
         out.extend_from_slice(&[self.to, self.net_fn << 2 | self.to_lun & 3]);
         out.push(checksum(&out));
-        out.extend_from_slice(&[self.from, self.sequence << 2 | self.from_lun & 3, self.command]);
+        out.extend_from_slice(&[
+            self.from,
+            self.sequence << 2 | self.from_lun & 3,
+            self.command,
+        ]);
         out.extend_from_slice(data);
         out.push(checksum(&out[3..]));
         out
@@ -91,10 +107,21 @@ impl Message {
     /// # Errors
     /// [`DropReason::TooShort`] or [`DropReason::Checksum`].
     pub fn decode(bytes: &[u8], checksums: Checksums) -> Result<Message, DropReason> {
-        let [to, function, sum, from, sequence, command, middle @ .., last] = bytes else {
+        let [
+            to,
+            function,
+            sum,
+            from,
+            sequence,
+            command,
+            middle @ ..,
+            last,
+        ] = bytes
+        else {
             return Err(DropReason::TooShort);
         };
-        let wrong = checksum(&[*to, *function]) != *sum || checksum(&bytes[3..bytes.len() - 1]) != *last;
+        let wrong =
+            checksum(&[*to, *function]) != *sum || checksum(&bytes[3..bytes.len() - 1]) != *last;
         if wrong && checksums == Checksums::Check {
             return Err(DropReason::Checksum);
         }

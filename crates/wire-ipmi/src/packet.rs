@@ -198,7 +198,9 @@ pub fn parse(bytes: &[u8]) -> Result<Datagram<'_>, DropReason> {
     if bytes.len() > DATAGRAM_MAX {
         return Err(DropReason::TooLong);
     }
-    let (header, rest) = bytes.split_first_chunk::<RMCP_LEN>().ok_or(DropReason::TooShort)?;
+    let (header, rest) = bytes
+        .split_first_chunk::<RMCP_LEN>()
+        .ok_or(DropReason::TooShort)?;
     if header[0] != RMCP_VERSION {
         return Err(DropReason::NotRmcp);
     }
@@ -225,7 +227,10 @@ fn parse_asf(rest: &[u8]) -> Result<Asf, DropReason> {
     match head[4] {
         ASF_PING => Ok(Asf::Ping { tag }),
         // Data: enterprise 4, OEM 4, supported entities; bit 7 of the latter says IPMI.
-        ASF_PONG => Ok(Asf::Pong { tag, ipmi: data.get(8).ok_or(DropReason::TooShort)? & 0x80 != 0 }),
+        ASF_PONG => Ok(Asf::Pong {
+            tag,
+            ipmi: data.get(8).ok_or(DropReason::TooShort)? & 0x80 != 0,
+        }),
         _ => Err(DropReason::OtherAsf),
     }
 }
@@ -236,15 +241,30 @@ fn parse_v15(rest: &[u8]) -> Result<V15<'_>, DropReason> {
     let session = u32_at(rest, 5).ok_or(DropReason::TooShort)?;
     let (code, at) = match auth {
         AuthType::None => (None, 9),
-        _ => (Some(rest.get(9..25).and_then(|c| c.try_into().ok()).ok_or(DropReason::TooShort)?), 25),
+        _ => (
+            Some(
+                rest.get(9..25)
+                    .and_then(|c| c.try_into().ok())
+                    .ok_or(DropReason::TooShort)?,
+            ),
+            25,
+        ),
     };
     let length = usize::from(*rest.get(at).ok_or(DropReason::TooShort)?);
-    let payload = rest.get(at + 1..at + 1 + length).ok_or(DropReason::Length)?;
+    let payload = rest
+        .get(at + 1..at + 1 + length)
+        .ok_or(DropReason::Length)?;
     // One byte more may follow, the "legacy pad" of spec §13.6.
     if rest.len() > at + 2 + length {
         return Err(DropReason::Length);
     }
-    Ok(V15 { auth, sequence, session, code, payload })
+    Ok(V15 {
+        auth,
+        sequence,
+        session,
+        code,
+        payload,
+    })
 }
 
 fn parse_v20(rest: &[u8]) -> Result<V20<'_>, DropReason> {
@@ -264,7 +284,16 @@ fn parse_v20(rest: &[u8]) -> Result<V20<'_>, DropReason> {
     if !authenticated && tail.len() > 1 {
         return Err(DropReason::Length);
     }
-    Ok(V20 { payload_type, encrypted: kind & 0x80 != 0, authenticated, session, sequence, payload, whole: rest, tail })
+    Ok(V20 {
+        payload_type,
+        encrypted: kind & 0x80 != 0,
+        authenticated,
+        session,
+        sequence,
+        payload,
+        whole: rest,
+        tail,
+    })
 }
 
 impl V20<'_> {
@@ -278,7 +307,11 @@ impl V20<'_> {
             return Err(DropReason::Unprotected);
         }
         let code_len = keys.suite().integrity_len();
-        let signed_len = self.whole.len().checked_sub(code_len).ok_or(DropReason::Length)?;
+        let signed_len = self
+            .whole
+            .len()
+            .checked_sub(code_len)
+            .ok_or(DropReason::Length)?;
         // The padding's length and the next-header byte must be there, and are covered by the code.
         if self.tail.len() < code_len + 2 {
             return Err(DropReason::Length);
@@ -340,9 +373,21 @@ pub fn encode_v15(packet: &V15<'_>) -> Vec<u8> {
 
 /// The authentication code of an IPMI 1.5 packet (spec §22.17.1); `None` for types that have none or
 /// that this crate does not compute.
-pub(crate) fn v15_code(auth: AuthType, password: &[u8; 16], session: u32, sequence: [u8; 4], payload: &[u8]) -> Option<[u8; 16]> {
+pub(crate) fn v15_code(
+    auth: AuthType,
+    password: &[u8; 16],
+    session: u32,
+    sequence: [u8; 4],
+    payload: &[u8],
+) -> Option<[u8; 16]> {
     match auth {
-        AuthType::Md5 => Some(crypto::md5(&[password, &session.to_le_bytes(), payload, &sequence, password])),
+        AuthType::Md5 => Some(crypto::md5(&[
+            password,
+            &session.to_le_bytes(),
+            payload,
+            &sequence,
+            password,
+        ])),
         AuthType::Straight => Some(*password),
         AuthType::None | AuthType::Md2 | AuthType::Other(_) => None,
     }
@@ -364,7 +409,14 @@ pub fn encode_v20_plain(payload_type: PayloadType, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The bytes of an IPMI 2.0 packet inside a session, encrypted and authenticated.
-pub(crate) fn seal_v20(keys: &SessionKeys, payload_type: PayloadType, session: u32, sequence: u32, iv: [u8; 16], payload: &[u8]) -> Vec<u8> {
+pub(crate) fn seal_v20(
+    keys: &SessionKeys,
+    payload_type: PayloadType,
+    session: u32,
+    sequence: u32,
+    iv: [u8; 16],
+    payload: &[u8],
+) -> Vec<u8> {
     let sealed = keys.encrypt(iv, payload);
     let mut out = v20_header(0xc0 | payload_type.code(), session, sequence, &sealed);
     // What is signed starts behind the RMCP header and is a multiple of four bytes long (§13.6).
@@ -421,7 +473,14 @@ mod tests {
 
     #[test]
     fn ping_and_pong_survive_the_wire() {
-        for message in [Asf::Ping { tag: 7 }, Asf::Pong { tag: 9, ipmi: true }, Asf::Pong { tag: 0, ipmi: false }] {
+        for message in [
+            Asf::Ping { tag: 7 },
+            Asf::Pong { tag: 9, ipmi: true },
+            Asf::Pong {
+                tag: 0,
+                ipmi: false,
+            },
+        ] {
             assert_eq!(parse(&encode_asf(message)), Ok(Datagram::Asf(message)));
         }
     }

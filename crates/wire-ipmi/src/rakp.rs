@@ -7,7 +7,7 @@
 use crate::completion::RakpStatus;
 use crate::crypto;
 use crate::drops::DropReason;
-use crate::secret::Secret;
+use crate::secret::{KEY_MAX, Secret};
 use crate::suite::{Algorithms, Suite};
 
 /// The longest user name, bytes.
@@ -25,7 +25,11 @@ fn sixteen(bytes: &[u8], at: usize) -> Option<[u8; 16]> {
 
 /// The three proposals of an open-session message, eight bytes each.
 fn encode_algorithms(out: &mut Vec<u8>, algorithms: Algorithms) {
-    let list = [algorithms.authentication, algorithms.integrity, algorithms.confidentiality];
+    let list = [
+        algorithms.authentication,
+        algorithms.integrity,
+        algorithms.confidentiality,
+    ];
     for (kind, number) in (0u8..).zip(list) {
         out.extend_from_slice(&[kind, 0, 0, 8, number, 0, 0, 0]);
     }
@@ -33,13 +37,19 @@ fn encode_algorithms(out: &mut Vec<u8>, algorithms: Algorithms) {
 
 fn decode_algorithms(bytes: &[u8]) -> Option<Algorithms> {
     let mut numbers = [0; 3];
-    for (kind, (number, chunk)) in (0u8..).zip(numbers.iter_mut().zip(bytes.get(..24)?.chunks_exact(8))) {
+    for (kind, (number, chunk)) in
+        (0u8..).zip(numbers.iter_mut().zip(bytes.get(..24)?.chunks_exact(8)))
+    {
         if chunk[0] != kind {
             return None;
         }
         *number = chunk[4] & 0x3f;
     }
-    Some(Algorithms { authentication: numbers[0], integrity: numbers[1], confidentiality: numbers[2] })
+    Some(Algorithms {
+        authentication: numbers[0],
+        integrity: numbers[1],
+        confidentiality: numbers[2],
+    })
 }
 
 /// Open Session Request (§13.17).
@@ -122,7 +132,12 @@ impl OpenResponse {
                 Ok(_) => four(bytes, 4)?,
                 Err(_) => four(bytes, 4).unwrap_or(0),
             };
-            Some(OpenResponse { tag: *bytes.first()?, privilege: bytes.get(2).copied().unwrap_or(0), console_session, result })
+            Some(OpenResponse {
+                tag: *bytes.first()?,
+                privilege: bytes.get(2).copied().unwrap_or(0),
+                console_session,
+                result,
+            })
         };
         parts().ok_or(DropReason::Malformed)
     }
@@ -221,14 +236,22 @@ impl Rakp2 {
         let parts = || {
             let status = *bytes.get(1)?;
             let result = match status {
-                0 => Ok(Rakp2Body { bmc_random: sixteen(bytes, 8)?, guid: sixteen(bytes, 24)?, code: bytes.get(40..)?.to_vec() }),
+                0 => Ok(Rakp2Body {
+                    bmc_random: sixteen(bytes, 8)?,
+                    guid: sixteen(bytes, 24)?,
+                    code: bytes.get(40..)?.to_vec(),
+                }),
                 _ => Err(RakpStatus(status)),
             };
             let console_session = match result {
                 Ok(_) => four(bytes, 4)?,
                 Err(_) => four(bytes, 4).unwrap_or(0),
             };
-            Some(Rakp2 { tag: *bytes.first()?, console_session, result })
+            Some(Rakp2 {
+                tag: *bytes.first()?,
+                console_session,
+                result,
+            })
         };
         parts().ok_or(DropReason::Malformed)
     }
@@ -264,8 +287,16 @@ impl Rakp3 {
     pub fn decode(bytes: &[u8]) -> Result<Rakp3, DropReason> {
         let parts = || {
             let status = *bytes.get(1)?;
-            let result = if status == 0 { Ok(bytes.get(8..)?.to_vec()) } else { Err(RakpStatus(status)) };
-            Some(Rakp3 { tag: *bytes.first()?, bmc_session: four(bytes, 4)?, result })
+            let result = if status == 0 {
+                Ok(bytes.get(8..)?.to_vec())
+            } else {
+                Err(RakpStatus(status))
+            };
+            Some(Rakp3 {
+                tag: *bytes.first()?,
+                bmc_session: four(bytes, 4)?,
+                result,
+            })
         };
         parts().ok_or(DropReason::Malformed)
     }
@@ -301,12 +332,20 @@ impl Rakp4 {
     pub fn decode(bytes: &[u8]) -> Result<Rakp4, DropReason> {
         let parts = || {
             let status = *bytes.get(1)?;
-            let result = if status == 0 { Ok(bytes.get(8..)?.to_vec()) } else { Err(RakpStatus(status)) };
+            let result = if status == 0 {
+                Ok(bytes.get(8..)?.to_vec())
+            } else {
+                Err(RakpStatus(status))
+            };
             let console_session = match result {
                 Ok(_) => four(bytes, 4)?,
                 Err(_) => four(bytes, 4).unwrap_or(0),
             };
-            Some(Rakp4 { tag: *bytes.first()?, console_session, result })
+            Some(Rakp4 {
+                tag: *bytes.first()?,
+                console_session,
+                result,
+            })
         };
         parts().ok_or(DropReason::Malformed)
     }
@@ -358,14 +397,27 @@ impl Exchange {
     pub fn rakp3_code(&self, password: &Secret) -> Vec<u8> {
         self.suite.rakp_hmac(
             password.bytes(),
-            &[&self.bmc_random, &self.console_session.to_le_bytes(), &self.name_parts(), &self.user],
+            &[
+                &self.bmc_random,
+                &self.console_session.to_le_bytes(),
+                &self.name_parts(),
+                &self.user,
+            ],
         )
     }
 
     /// The session's keys: under K_g if there is one, else under the user's password (§13.31).
     pub fn keys(&self, password: &Secret, k_g: Option<&Secret>) -> SessionKeys {
         let key = k_g.unwrap_or(password);
-        let sik = self.suite.rakp_hmac(key.bytes(), &[&self.console_random, &self.bmc_random, &self.name_parts(), &self.user]);
+        let sik = self.suite.rakp_hmac(
+            key.bytes(),
+            &[
+                &self.console_random,
+                &self.bmc_random,
+                &self.name_parts(),
+                &self.user,
+            ],
+        );
         // §13.32: additional keys are made from 20 equal bytes, whatever the hash.
         let k1 = self.suite.rakp_hmac(&sik, &[&[1; 20]]);
         let k2 = self.suite.rakp_hmac(&sik, &[&[2; 20]]);
@@ -373,9 +425,22 @@ impl Exchange {
         for (to, from) in aes.iter_mut().zip(&k2) {
             *to = *from;
         }
-        let mut rakp4 = self.suite.rakp_hmac(&sik, &[&self.console_random, &self.bmc_session.to_le_bytes(), &self.guid]);
+        let mut rakp4 = self.suite.rakp_hmac(
+            &sik,
+            &[
+                &self.console_random,
+                &self.bmc_session.to_le_bytes(),
+                &self.guid,
+            ],
+        );
         rakp4.truncate(self.suite.rakp4_code_len());
-        SessionKeys { suite: self.suite, k1: Secret::new(k1), aes: Secret::new(aes), password: Secret::new(password.padded16()), rakp4 }
+        SessionKeys {
+            suite: self.suite,
+            k1: Secret::new(k1),
+            aes: Secret::new(aes),
+            password: Secret::new(password.padded::<KEY_MAX>()),
+            rakp4,
+        }
     }
 }
 
@@ -385,7 +450,8 @@ pub struct SessionKeys {
     suite: Suite,
     k1: Secret,
     aes: Secret,
-    /// Only suite 12 needs it after the handshake.
+    /// Filled up to 20 bytes with zeros. Only suite 12 needs it after the handshake; the spec leaves the
+    /// filling open, and this is how FreeIPMI reads it.
     password: Secret,
     rakp4: Vec<u8>,
 }
@@ -407,14 +473,16 @@ impl SessionKeys {
             Suite::Sha1 => crypto::hmac_sha1(self.k1.bytes(), &[signed]),
             Suite::Sha256 => crypto::hmac_sha256(self.k1.bytes(), &[signed]),
             Suite::HmacMd5 => crypto::hmac_md5(self.k1.bytes(), &[signed]),
-            Suite::Md5 => crypto::md5(&[self.password.bytes(), signed, self.password.bytes()]).to_vec(),
+            Suite::Md5 => {
+                crypto::md5(&[self.password.bytes(), signed, self.password.bytes()]).to_vec()
+            }
         };
         code.truncate(self.suite.integrity_len());
         code
     }
 
     fn aes_key(&self) -> [u8; 16] {
-        self.aes.padded16()
+        self.aes.padded()
     }
 
     pub(crate) fn encrypt(&self, iv: [u8; 16], plain: &[u8]) -> Vec<u8> {
@@ -441,7 +509,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn algorithms() -> impl Strategy<Value = Algorithms> {
-        (0u8..64, 0u8..64, 0u8..64).prop_map(|(authentication, integrity, confidentiality)| Algorithms { authentication, integrity, confidentiality })
+        (0u8..64, 0u8..64, 0u8..64).prop_map(|(authentication, integrity, confidentiality)| {
+            Algorithms {
+                authentication,
+                integrity,
+                confidentiality,
+            }
+        })
     }
 
     fn code() -> impl Strategy<Value = Vec<u8>> {

@@ -41,7 +41,11 @@ impl Secret {
         if bytes.len() > KEY_MAX {
             return Err(KgError::TooLong);
         }
-        Ok(if bytes.iter().all(|b| *b == 0) { None } else { Some(Secret(bytes)) })
+        Ok(if bytes.iter().all(|b| *b == 0) {
+            None
+        } else {
+            Some(Secret(bytes))
+        })
     }
 
     /// Number of bytes.
@@ -58,9 +62,9 @@ impl Secret {
         &self.0
     }
 
-    /// The first 16 bytes, filled up with zeros: a password as IPMI 1.5 uses it.
-    pub(crate) fn padded16(&self) -> [u8; 16] {
-        let mut out = [0; 16];
+    /// The first `N` bytes, filled up with zeros.
+    pub(crate) fn padded<const N: usize>(&self) -> [u8; N] {
+        let mut out = [0; N];
         for (to, from) in out.iter_mut().zip(&self.0) {
             *to = *from;
         }
@@ -70,7 +74,7 @@ impl Secret {
 
 fn unhex(digits: &str) -> Option<Vec<u8>> {
     let digits = digits.as_bytes();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     digits
@@ -109,7 +113,10 @@ mod tests {
     #[test]
     fn a_k_g_is_text_or_hexadecimal() {
         assert_eq!(Secret::parse_k_g("abc"), Ok(Some(Secret::from("abc"))));
-        assert_eq!(Secret::parse_k_g("0x00ff"), Ok(Some(Secret::new([0, 0xff]))));
+        assert_eq!(
+            Secret::parse_k_g("0x00ff"),
+            Ok(Some(Secret::new([0, 0xff])))
+        );
         assert_eq!(Secret::parse_k_g("0x0"), Err(KgError::NotHex));
         assert_eq!(Secret::parse_k_g("0xzz"), Err(KgError::NotHex));
         assert_eq!(Secret::parse_k_g(&"k".repeat(21)), Err(KgError::TooLong));

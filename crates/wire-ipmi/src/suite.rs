@@ -56,12 +56,18 @@ impl Suite {
             Suite::Md5 => (2, 3),
             Suite::Sha256 => (3, 4),
         };
-        Algorithms { authentication, integrity, confidentiality: AES_CBC_128 }
+        Algorithms {
+            authentication,
+            integrity,
+            confidentiality: AES_CBC_128,
+        }
     }
 
     /// The suite that has these three algorithms.
     pub fn from_algorithms(algorithms: Algorithms) -> Option<Suite> {
-        Suite::ALL.into_iter().find(|s| s.algorithms() == algorithms)
+        Suite::ALL
+            .into_iter()
+            .find(|s| s.algorithms() == algorithms)
     }
 
     /// The keyed hash of the RAKP messages.

@@ -21,6 +21,16 @@ CREATE TABLE change_feed (
     revision @int NOT NULL,
     at @int NOT NULL
 ) @strict;
+CREATE INDEX change_feed_place ON change_feed (xact, seq);
+
+-- One row. The epoch changes when the feed's history is replaced; what lies at or before the horizon was
+-- trimmed away.
+CREATE TABLE feed_state (
+    id @int NOT NULL PRIMARY KEY CHECK (id = 1),
+    epoch @int NOT NULL,
+    horizon_xact @int NOT NULL DEFAULT 0,
+    horizon_seq @int NOT NULL DEFAULT 0
+) @strict;
 
 CREATE TABLE job (
     id @id,
@@ -31,13 +41,17 @@ CREATE TABLE job (
     run_at @int NOT NULL,
     lease_owner TEXT,
     lease_until @int,
-    attempt @int NOT NULL DEFAULT 0,
+    attempt @int NOT NULL DEFAULT 0,            -- rises with every claim: the fence
+    failures @int NOT NULL DEFAULT 0,           -- attempts whose owner died or that were to be tried again
+    max_failures @int,
+    poked @bool NOT NULL DEFAULT FALSE,         -- something happened while it ran: look again at once
     deadline @int,
     reason TEXT NOT NULL DEFAULT '',
     created @int NOT NULL,
     updated @int NOT NULL
 ) @strict;
 CREATE INDEX job_due ON job (state, run_at);
+CREATE INDEX job_subject ON job (subject, id);
 CREATE UNIQUE INDEX job_one_active ON job (kind, subject) WHERE state IN ('waiting', 'running');
 
 -- People and credentials ----------------------------------------------------------------------------

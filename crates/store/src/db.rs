@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::dialect::Engine;
 use crate::error::StoreError;
 use crate::lite::Lite;
+use crate::migrate;
 use crate::pg::Pg;
 use crate::tx::{Tx, TxError};
-use crate::migrate;
 
 /// How often a PostgreSQL transaction is tried before the caller is told that the database is too busy.
 pub const MAX_TRIES: u32 = 10;
@@ -60,7 +61,28 @@ pub struct Db {
 
 pub(crate) struct Inner {
     pub(crate) engine: EngineOf,
-    pub(crate) wake: watch::Sender<u64>,
+    wakes: Arc<Wakes>,
+}
+
+/// Who sleeps until something is committed.
+pub(crate) struct Wakes {
+    changes: watch::Sender<u64>,
+    jobs: watch::Sender<u64>,
+}
+
+impl Wakes {
+    pub(crate) fn wake(&self, changes: bool, jobs: bool) {
+        for (yes, sender) in [(changes, &self.changes), (jobs, &self.jobs)] {
+            if yes {
+                sender.send_modify(|n| *n = n.wrapping_add(1));
+            }
+        }
+    }
+
+    /// Wakes whoever waits for what this transaction, now committed, has done.
+    pub(crate) fn after(&self, tx: &Tx) {
+        self.wake(tx.wrote_feed, tx.woke_jobs);
+    }
 }
 
 pub(crate) enum EngineOf {
@@ -80,13 +102,22 @@ impl Db {
     /// # Errors
     /// When it cannot be opened, a migration fails, or the schema is newer than this program.
     pub async fn open(options: &Options) -> Result<Self, StoreError> {
-        let (wake, _) = watch::channel(0);
+        let db = Self::open_with(options, &migrate::MAIN).await?;
+        db.write(|tx: &mut Tx| tx.begin_feed().boxed()).await?;
+        Ok(db)
+    }
+
+    pub(crate) async fn open_with(options: &Options, schema: &'static migrate::Schema) -> Result<Self, StoreError> {
+        let wakes = Arc::new(Wakes { changes: watch::channel(0).0, jobs: watch::channel(0).0 });
         let engine = match &options.target {
-            Target::Sqlite(path) => EngineOf::Lite(Lite::open(path, options.connections, wake.clone()).await?),
-            Target::Postgres(url) => EngineOf::Pg(Pg::open(url, options.connections, wake.clone()).await?),
+            Target::Sqlite(path) => EngineOf::Lite(Lite::open(path, options.connections, Arc::clone(&wakes)).await?),
+            Target::Postgres(url) => EngineOf::Pg(Pg::open(url, options.connections, Arc::clone(&wakes)).await?),
         };
-        let db = Self { inner: Arc::new(Inner { engine, wake }) };
-        migrate::run(&db).await?;
+        let db = Self { inner: Arc::new(Inner { engine, wakes }) };
+        if let Err(e) = migrate::run(&db, schema).await {
+            db.close().await;
+            return Err(e);
+        }
         Ok(db)
     }
 
@@ -111,7 +142,10 @@ impl Db {
     }
 
     /// Runs a change as one transaction and returns when it is durable. The closure may run more than
-    /// once and must do nothing but SQL; when it returns an error, nothing of it is kept.
+    /// once and must do nothing but SQL; when it returns an error, nothing of it is kept. It must not go on
+    /// after a statement has failed (PostgreSQL could not): that is refused with [`StoreError::Ignored`].
+    ///
+    /// Cancel-safe: no; the change may be kept although nobody was told.
     ///
     /// # Errors
     /// The closure's own, or a [`StoreError`] of the commit.
@@ -130,7 +164,13 @@ impl Db {
     /// Wakes whenever the change feed may have grown. A lost wake-up costs latency only: readers poll too.
     #[must_use]
     pub fn wakes(&self) -> watch::Receiver<u64> {
-        self.inner.wake.subscribe()
+        self.inner.wakes.changes.subscribe()
+    }
+
+    /// Wakes whenever a job may have become due. A lost wake-up costs latency only: workers poll too.
+    #[must_use]
+    pub fn job_wakes(&self) -> watch::Receiver<u64> {
+        self.inner.wakes.jobs.subscribe()
     }
 
     /// Closes the database: what was accepted is finished first.

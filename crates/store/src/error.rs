@@ -41,12 +41,37 @@ pub enum StoreError {
     /// The writer has stopped.
     #[error("the database is closed")]
     Closed,
+    /// The attempt at a job is no longer the current one: another owner took it over, or it ended.
+    #[error("attempt {attempt} at job {id} is no longer the current one")]
+    Fenced {
+        /// The job.
+        id: i64,
+        /// The attempt that was refused.
+        attempt: i64,
+    },
+    /// A change went on, and ended well, although one of its statements had failed. PostgreSQL would keep nothing
+    /// of it, so it is refused on both engines.
+    #[error("a change ignored the failure of one of its statements")]
+    Ignored,
+    /// A position in the change feed that the feed does not reach back to, or from another history of the database.
+    #[error("the change feed does not reach back to this position: start again from a snapshot")]
+    StartAgain,
+    /// A secret could not be sealed or unsealed, or there are no keys for it.
+    #[error(transparent)]
+    Seal(#[from] crate::seal::SealError),
+    /// What was to be kept is too large.
+    #[error("{what} has {bytes} bytes; at most {limit} are kept")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// Something kept in the database cannot be read.
     #[error("the database holds something unreadable: {0}")]
     Corrupt(String),
-    /// A sealed value cannot be opened with the keys at hand.
-    #[error("a secret cannot be unsealed: {0}")]
-    Sealed(String),
 }
 
 impl StoreError {
@@ -65,8 +90,17 @@ impl StoreError {
     /// The transaction may succeed when run again (PostgreSQL 40001 and 40P01).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Sql(cause) if Self::retryable(cause))
+    }
+
+    pub(crate) fn retryable(cause: &sqlx::Error) -> bool {
+        matches!(cause, sqlx::Error::Database(e) if matches!(e.code().as_deref(), Some("40001" | "40P01")))
+    }
+
+    /// Another process holds SQLite's write lock (SQLITE_BUSY and its extended codes).
+    pub(crate) fn is_busy(&self) -> bool {
         matches!(self, Self::Sql(sqlx::Error::Database(e))
-            if matches!(e.code().as_deref(), Some("40001" | "40P01")))
+            if e.code().and_then(|c| c.parse::<u32>().ok()).is_some_and(|c| c & 0xff == 5))
     }
 }
 

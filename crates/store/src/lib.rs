@@ -13,13 +13,18 @@ pub mod db;
 pub mod dialect;
 pub mod error;
 pub mod feed;
+pub mod job;
 mod lite;
 pub mod migrate;
 mod pg;
+pub mod seal;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tx;
 
 pub use db::{Db, Options, Target};
 pub use error::StoreError;
+pub use seal::Sealer;
 pub use tx::{Tx, TxError};
 
 #[doc(hidden)]

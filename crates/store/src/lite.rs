@@ -2,16 +2,22 @@
 //!
 //! Group commit: the writer takes every change that waits, runs each under a savepoint, commits once
 //! with `synchronous=FULL`, and only then answers them all. An error of one change rolls back that change.
+//! When the group as a whole cannot be committed, each of its changes is run again alone, so that one
+//! that the database cannot stomach does not take its neighbours along.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
+use crate::db::Wakes;
 use crate::error::StoreError;
 use crate::tx::{Conn, LiteConn, Tx, TxError};
 
@@ -19,13 +25,25 @@ use crate::tx::{Conn, LiteConn, Tx, TxError};
 const QUEUE: usize = 1024;
 /// Changes committed together at most.
 const MAX_GROUP: usize = 256;
+/// How long to wait for another process that writes (a command line beside the running program).
+const BUSY: Duration = Duration::from_secs(5);
+/// A group that takes longer than this is worth a line in the log.
+const SLOW: Duration = Duration::from_secs(1);
 
-type Run = Box<dyn for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, bool> + Send>;
-type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+type Run = Box<dyn for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, bool> + Send + Sync>;
+type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send + Sync>;
 
 struct Change {
+    /// Runs the change and says whether it is to be kept.
     run: Run,
+    /// Answers the caller.
     done: Done,
+}
+
+/// How a change's closure ended.
+enum Ended<T, E> {
+    Returned(Result<T, E>),
+    Panicked(Box<dyn Any + Send>),
 }
 
 pub(crate) struct Lite {
@@ -40,34 +58,40 @@ fn open_error(path: &Path, cause: sqlx::Error) -> StoreError {
 }
 
 impl Lite {
-    pub(crate) async fn open(path: &Path, readers: u32, wake: watch::Sender<u64>) -> Result<Self, StoreError> {
+    pub(crate) async fn open(path: &Path, readers: u32, wakes: Arc<Wakes>) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(5))
+            .busy_timeout(BUSY)
+            .statement_cache_capacity(512)
+            .log_statements(tracing::log::LevelFilter::Trace)
+            .log_slow_statements(tracing::log::LevelFilter::Warn, SLOW)
             .pragma("temp_store", "memory")
+            // Give the space of a log that grew under a long reader back.
+            .pragma("journal_size_limit", "67108864")
+            // Names that hide a typing error in quotes are errors, and no schema text runs functions.
+            .pragma("trusted_schema", "0")
             .pragma("cache_size", "-16000");
         let writer = options.clone().connect().await.map_err(|e| open_error(path, e))?;
+        // A reader's cache is small: the pages are in the system's cache anyway.
         let read = SqlitePoolOptions::new()
-            .max_connections(readers)
-            .connect_lazy_with(options.pragma("query_only", "1"));
+            .max_connections(readers.max(1))
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(options.pragma("query_only", "1").pragma("cache_size", "-4000"));
         let (queue, waiting) = mpsc::channel(QUEUE);
         let stop = tokio_util::sync::CancellationToken::new();
-        let writer = tokio::spawn(write_loop(writer, waiting, wake, stop.clone()));
+        let writer = tokio::spawn(write_loop(writer, waiting, wakes, stop.clone()));
         Ok(Self { queue, read, writer: tokio::sync::Mutex::new(Some(writer)), stop })
     }
 
     pub(crate) async fn read(&self) -> Result<Tx, StoreError> {
-        let conn = self.read.acquire().await?;
-        let mut tx = Tx::new(Conn::Lite(LiteConn::Pool(conn)));
-        // A connection comes back from the pool inside the transaction its last reader left open;
-        // ending that is harmless when there is none.
-        tx.raw("ROLLBACK").await.ok();
-        tx.raw("BEGIN").await?;
-        Ok(tx)
+        // Ended when it is dropped, whatever became of the reader.
+        Ok(Tx::new(Conn::Lite(LiteConn::Pool(self.read.begin().await?))))
     }
 
     pub(crate) async fn write<T, E, F>(&self, f: F) -> Result<T, E>
@@ -76,36 +100,47 @@ impl Lite {
         E: TxError,
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
     {
-        let slot: Arc<Mutex<Option<Result<T, E>>>> = Arc::default();
+        let slot: Arc<Mutex<Option<Ended<T, E>>>> = Arc::default();
         let (answer, answered) = oneshot::channel();
-        let (into, out) = (Arc::clone(&slot), slot);
+        let (into, out, f) = (Arc::clone(&slot), slot, Arc::new(f));
         let run: Run = Box::new(move |tx| {
+            let (f, into) = (Arc::clone(&f), Arc::clone(&into));
             Box::pin(async move {
-                let result = f(tx).await;
-                let kept = result.is_ok();
-                *into.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                let ended = match AssertUnwindSafe(async { f(&mut *tx).await }).catch_unwind().await {
+                    Ok(Ok(_)) if tx.trouble.is_some() => Ended::Returned(Err(E::from(StoreError::Ignored))),
+                    Ok(result) => Ended::Returned(result),
+                    Err(panic) => Ended::Panicked(panic),
+                };
+                let kept = matches!(ended, Ended::Returned(Ok(_)));
+                *into.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
                 kept
             })
         });
         let done: Done = Box::new(move |committed| {
             let ran = out.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let result = match (committed, ran) {
-                (_, Some(Err(e))) => Err(e),
-                (Err(e), _) => Err(E::from(e)),
-                (Ok(()), Some(Ok(t))) => Ok(t),
-                (Ok(()), None) => Err(E::from(StoreError::Closed)),
+            let ended = match (committed, ran) {
+                (Err(e), Some(Ended::Returned(Ok(_))) | None) => Ended::Returned(Err(E::from(e))),
+                (_, Some(ended)) => ended,
+                (Ok(()), None) => Ended::Returned(Err(E::from(StoreError::Closed))),
             };
             // The caller may have gone away; its change is committed all the same.
-            answer.send(result).ok();
+            answer.send(ended).ok();
         });
         self.queue.send(Change { run, done }).await.map_err(|_| StoreError::Closed)?;
-        answered.await.unwrap_or_else(|_| Err(E::from(StoreError::Closed)))
+        match answered.await {
+            Ok(Ended::Returned(result)) => result,
+            // The panic belongs to the caller, as it does where the closure runs in the caller's task.
+            Ok(Ended::Panicked(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => Err(E::from(StoreError::Closed)),
+        }
     }
 
     pub(crate) async fn close(&self) {
         self.stop.cancel();
-        if let Some(task) = self.writer.lock().await.take() {
-            task.await.ok();
+        if let Some(task) = self.writer.lock().await.take()
+            && let Err(e) = task.await
+        {
+            tracing::error!(error = %e, "the database's writer ended badly");
         }
         self.read.close().await;
     }
@@ -114,76 +149,116 @@ impl Lite {
 async fn write_loop(
     conn: sqlx::SqliteConnection,
     mut waiting: mpsc::Receiver<Change>,
-    wake: watch::Sender<u64>,
+    wakes: Arc<Wakes>,
     stop: tokio_util::sync::CancellationToken,
 ) {
     let mut tx = Tx::new(Conn::Lite(LiteConn::Own(conn)));
     let mut group = Vec::new();
     loop {
-        tokio::select! {
-            biased;
-            n = waiting.recv_many(&mut group, MAX_GROUP) => if n == 0 { break },
-            () = stop.cancelled() => break,
+        let n = tokio::select! {
+            n = waiting.recv_many(&mut group, MAX_GROUP) => n,
+            () = stop.cancelled(), if !waiting.is_closed() => {
+                // No more are taken; what was accepted is finished.
+                waiting.close();
+                continue;
+            }
+        };
+        if n == 0 {
+            break;
         }
-        commit_group(&mut tx, &mut group, &wake).await;
+        let began = std::time::Instant::now();
+        commit(&mut tx, std::mem::take(&mut group), &wakes).await;
+        if began.elapsed() > SLOW {
+            tracing::warn!(changes = n, elapsed = ?began.elapsed(), "a group of changes took long");
+        }
     }
-    if let Conn::Lite(LiteConn::Own(c)) = tx.conn {
-        use sqlx::Connection as _;
+    if let Conn::Lite(LiteConn::Own(mut c)) = tx.conn {
+        use sqlx::{Connection as _, Executor as _};
+        // Refreshes the planner's statistics where they are stale; failing costs nothing.
+        c.execute("PRAGMA optimize").await.ok();
         c.close().await.ok();
     }
 }
 
-async fn commit_group(tx: &mut Tx, group: &mut Vec<Change>, wake: &watch::Sender<u64>) {
-    tx.wrote_feed = false;
-    if let Err(e) = tx.raw("BEGIN IMMEDIATE").await {
-        tracing::error!(error = %e, "the database does not begin a transaction");
-        for c in group.drain(..) {
-            (c.done)(Err(StoreError::Closed));
-        }
-        return;
-    }
-    let mut done = Vec::with_capacity(group.len());
-    let mut failed = None;
-    for change in group.drain(..) {
-        if failed.is_none() {
-            match run_one(tx, change.run).await {
-                Ok(()) => {}
-                Err(e) => failed = Some(e),
+/// Commits a group and answers every caller.
+async fn commit(tx: &mut Tx, group: Vec<Change>, wakes: &Wakes) {
+    let result = commit_together(tx, &group, wakes).await;
+    match result {
+        Err(Failed::Within(_)) if group.len() > 1 => {
+            for change in group {
+                let result = commit_together(tx, std::slice::from_ref(&change), wakes).await;
+                (change.done)(result.map_err(|e| e.answer()));
             }
         }
-        done.push(change.done);
-    }
-    let committed = match failed {
-        None => tx.raw("COMMIT").await,
-        Some(e) => Err(e),
-    };
-    match committed {
-        Ok(()) => {
-            if tx.wrote_feed {
-                wake.send_modify(|n| *n = n.wrapping_add(1));
-            }
-            for d in done {
-                d(Ok(()));
-            }
-        }
-        Err(e) => {
-            tracing::error!(error = %e, cause = ?std::error::Error::source(&e), "a group of changes could not be committed");
-            tx.raw("ROLLBACK").await.ok();
-            let text = e.to_string();
-            for d in done {
-                d(Err(StoreError::Sql(sqlx::Error::Protocol(text.clone()))));
+        result => {
+            for change in group {
+                (change.done)(result.as_ref().copied().map_err(Failed::answer));
             }
         }
     }
 }
 
-/// Runs one change under a savepoint. An error means that the whole transaction is unusable.
-async fn run_one(tx: &mut Tx, run: Run) -> Result<(), StoreError> {
-    tx.raw("SAVEPOINT change").await?;
-    if run(tx).await {
-        tx.raw("RELEASE change").await
-    } else {
-        tx.raw("ROLLBACK TO change").await?;
-        tx.raw("RELEASE change").await
+/// Why a group could not be committed.
+enum Failed {
+    /// The transaction did not begin: nothing has run.
+    Begin(StoreError),
+    /// Something of it has run.
+    Within(StoreError),
+}
+
+impl Failed {
+    /// The error as each caller gets it; the cause cannot be shared, so it goes along in words.
+    fn answer(&self) -> StoreError {
+        let (Self::Begin(e) | Self::Within(e)) = self;
+        match e {
+            e if e.is_busy() => StoreError::Conflict { tries: 1 },
+            StoreError::Sql(cause) => StoreError::Sql(sqlx::Error::Protocol(cause.to_string())),
+            e => StoreError::Sql(sqlx::Error::Protocol(e.to_string())),
+        }
     }
+}
+
+async fn commit_together(tx: &mut Tx, group: &[Change], wakes: &Wakes) -> Result<(), Failed> {
+    tx.renew();
+    if let Err(e) = tx.raw("BEGIN IMMEDIATE").await {
+        tracing::error!(error = %e, cause = ?std::error::Error::source(&e), "the database does not begin a transaction");
+        return Err(Failed::Begin(e));
+    }
+    let committed = match run(tx, group).await {
+        Ok(()) => tx.raw("COMMIT").await,
+        Err(e) => Err(e),
+    };
+    if let Err(e) = committed {
+        tracing::error!(
+            error = %e, cause = ?std::error::Error::source(&e), changes = group.len(),
+            "changes could not be committed"
+        );
+        // Fails when the database has rolled back by itself, which is as well.
+        tx.raw("ROLLBACK").await.ok();
+        return Err(Failed::Within(e));
+    }
+    wakes.after(tx);
+    Ok(())
+}
+
+/// Runs the changes of a group. An error means that the whole transaction is unusable.
+async fn run(tx: &mut Tx, group: &[Change]) -> Result<(), StoreError> {
+    if let [change] = group {
+        // Alone, the transaction does what the savepoint would: nothing is left of a refused change.
+        if !(change.run)(tx).await {
+            tx.raw("ROLLBACK").await?;
+            tx.raw("BEGIN").await?;
+            tx.renew();
+        }
+        return Ok(());
+    }
+    for change in group {
+        tx.trouble = None;
+        tx.raw("SAVEPOINT change").await?;
+        if !(change.run)(tx).await {
+            tx.raw("ROLLBACK TO change").await?;
+        }
+        tx.raw("RELEASE change").await?;
+    }
+    Ok(())
 }

@@ -1,50 +1,87 @@
 //! PostgreSQL: serialisable transactions with bounded retry, and wake-ups over LISTEN/NOTIFY.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use sqlx::ConnectOptions as _;
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::db::MAX_TRIES;
+use crate::db::{MAX_TRIES, Wakes};
 use crate::error::StoreError;
-use crate::tx::{Conn, Tx, TxError};
+use crate::tx::{Conn, Trouble, Tx, TxError};
 
-/// Channel of LISTEN/NOTIFY.
-const CHANNEL: &str = "steelyard_changes";
+/// Channel of the change feed.
+const CHANGES: &str = "steelyard_changes";
+/// Channel of the jobs.
+const JOBS: &str = "steelyard_jobs";
+/// A connection that idled for longer is tested before it is used again.
+const TEST_AFTER: Duration = Duration::from_secs(10);
+/// A statement that takes longer than this is worth a line in the log.
+const SLOW: Duration = Duration::from_secs(1);
+/// Connections beside those of the callers: the one that listens.
+const OWN_CONNECTIONS: u32 = 1;
+
+/// No transaction may hold the change feed up for long: statements, waits for locks and pauses between
+/// statements have limits.
+const LIMITS: [(&str, &str); 3] =
+    [("statement_timeout", "30s"), ("idle_in_transaction_session_timeout", "10s"), ("lock_timeout", "10s")];
 
 pub(crate) struct Pg {
     pool: PgPool,
     stop: CancellationToken,
+    /// Ends the listener when the database is dropped without being closed.
+    _listener: DropGuard,
+    wakes: Arc<Wakes>,
 }
 
 impl Pg {
-    pub(crate) async fn open(url: &str, connections: u32, wake: watch::Sender<u64>) -> Result<Self, StoreError> {
+    pub(crate) async fn open(url: &str, connections: u32, wakes: Arc<Wakes>) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url
             .parse()
             .map_err(|e: sqlx::Error| StoreError::Open { what: "PostgreSQL".to_owned(), cause: Box::new(e) })?;
         let what = format!("PostgreSQL at {}:{}", options.get_host(), options.get_port());
         let options = options
             .application_name("steelyard")
-            .options([("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "30s"), ("lock_timeout", "20s")]);
+            .statement_cache_capacity(512)
+            .log_statements(tracing::log::LevelFilter::Trace)
+            .log_slow_statements(tracing::log::LevelFilter::Warn, SLOW)
+            .options(LIMITS);
         let pool = PgPoolOptions::new()
-            .max_connections(connections.max(2))
+            .max_connections(connections.max(1) + OWN_CONNECTIONS)
             .acquire_timeout(Duration::from_secs(30))
+            .test_before_acquire(false)
+            .before_acquire(|conn, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > TEST_AFTER {
+                        conn.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options)
             .await
             .map_err(|e| StoreError::Open { what, cause: Box::new(e) })?;
         let stop = CancellationToken::new();
-        tokio::spawn(listen(pool.clone(), wake, stop.clone()));
-        Ok(Self { pool, stop })
+        tokio::spawn(listen(pool.clone(), Arc::clone(&wakes), stop.clone()));
+        Ok(Self { pool, _listener: stop.clone().drop_guard(), stop, wakes })
     }
 
     pub(crate) async fn read(&self) -> Result<Tx, StoreError> {
-        let mut tx = Tx::new(Conn::Pg(self.pool.acquire().await?));
-        // The pool hands out connections as their last reader left them.
-        tx.raw("ROLLBACK").await?;
-        tx.raw("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        Ok(tx)
+        let tx = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        Ok(Tx::new(Conn::Pg(tx)))
+    }
+
+    /// Takes the lock under which migrations run. Held by a session of its own, because a transaction
+    /// that waits for a lock has chosen its snapshot before it waits.
+    pub(crate) async fn migration_lock(&self) -> Result<MigrationLock, StoreError> {
+        use sqlx::Executor as _;
+        let mut conn = self.pool.acquire().await?.detach();
+        conn.execute("SET lock_timeout = 0; SET statement_timeout = 0").await?;
+        conn.execute("SELECT pg_advisory_lock(7331001)").await?;
+        Ok(MigrationLock(conn))
     }
 
     pub(crate) async fn write<T, E, F>(&self, f: F) -> Result<T, E>
@@ -55,23 +92,26 @@ impl Pg {
     {
         let mut backoff = Duration::from_millis(2);
         for _ in 0..MAX_TRIES {
-            let mut tx = Tx::new(Conn::Pg(self.pool.acquire().await.map_err(StoreError::from)?));
-            tx.raw("ROLLBACK").await?;
-            tx.raw("BEGIN ISOLATION LEVEL SERIALIZABLE").await?;
-            let result = match f(&mut tx).await {
-                Ok(t) => match finish(&mut tx).await {
+            let tx = self.pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.map_err(StoreError::from)?;
+            let mut tx = Tx::new(Conn::Pg(tx));
+            let result = f(&mut tx).await;
+            // What the closure made of a conflict does not matter: its answer is void.
+            let again = tx.trouble == Some(Trouble::Conflict);
+            let result = match result {
+                Ok(_) if again => Err(E::from(StoreError::Conflict { tries: 1 })),
+                Ok(_) if tx.trouble.is_some() => Err(E::from(StoreError::Ignored)),
+                Ok(t) => match commit(tx, &self.wakes).await {
                     Ok(()) => return Ok(t),
                     Err(e) => Err(E::from(e)),
                 },
                 Err(e) => {
-                    tx.raw("ROLLBACK").await.ok();
-                    Err::<T, E>(e)
+                    rollback(tx).await;
+                    Err(e)
                 }
             };
             match result {
-                Err(e) if e.store().is_some_and(StoreError::is_retryable) => {
-                    drop(tx);
-                    let jitter = rand::random_range(0..=backoff.as_micros() as u64);
+                Err(e) if again || e.store().is_some_and(StoreError::is_retryable) => {
+                    let jitter = rand::random_range(0..=u64::try_from(backoff.as_micros()).unwrap_or(u64::MAX));
                     tokio::time::sleep(backoff + Duration::from_micros(jitter)).await;
                     backoff = (backoff * 2).min(Duration::from_millis(250));
                 }
@@ -87,32 +127,60 @@ impl Pg {
     }
 }
 
-async fn finish(tx: &mut Tx) -> Result<(), StoreError> {
-    if tx.wrote_feed {
-        tx.raw("NOTIFY steelyard_changes").await?;
+/// The session that holds the migration lock.
+pub(crate) struct MigrationLock(sqlx::PgConnection);
+
+impl MigrationLock {
+    /// Gives the lock back. When this is not reached, the end of the session does it.
+    pub(crate) async fn release(self) {
+        self.0.close().await.ok();
     }
-    tx.raw("COMMIT").await
 }
 
-async fn listen(pool: PgPool, wake: watch::Sender<u64>, stop: CancellationToken) {
+async fn commit(mut tx: Tx, wakes: &Wakes) -> Result<(), StoreError> {
+    match (tx.wrote_feed, tx.woke_jobs) {
+        (true, true) => tx.raw("NOTIFY steelyard_changes; NOTIFY steelyard_jobs").await?,
+        (true, false) => tx.raw("NOTIFY steelyard_changes").await?,
+        (false, true) => tx.raw("NOTIFY steelyard_jobs").await?,
+        (false, false) => {}
+    }
+    let (changes, jobs) = (tx.wrote_feed, tx.woke_jobs);
+    if let Conn::Pg(t) = tx.conn {
+        t.commit().await?;
+    }
+    // The listener hears it too, but not if its connection is gone just now.
+    wakes.wake(changes, jobs);
+    Ok(())
+}
+
+async fn rollback(tx: Tx) {
+    if let Conn::Pg(t) = tx.conn
+        && let Err(e) = t.rollback().await
+    {
+        // The pool tests the connection before it keeps it, and its end rolls back as well.
+        tracing::debug!(error = %e, "a transaction was not rolled back in order");
+    }
+}
+
+async fn listen(pool: PgPool, wakes: Arc<Wakes>, stop: CancellationToken) {
     loop {
         let heard = async {
             let mut listener = PgListener::connect_with(&pool).await?;
-            listener.listen(CHANNEL).await?;
+            listener.listen_all([CHANGES, JOBS]).await?;
+            // Something may have been missed while nobody listened.
+            wakes.wake(true, true);
             loop {
-                // Also after a reconnect: something may have been missed.
-                listener.try_recv().await?;
-                wake.send_modify(|n| *n = n.wrapping_add(1));
+                match listener.try_recv().await? {
+                    Some(n) => wakes.wake(n.channel() == CHANGES, n.channel() == JOBS),
+                    None => return Ok::<(), sqlx::Error>(()),
+                }
             }
-            #[allow(unreachable_code)]
-            Ok::<(), sqlx::Error>(())
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            r = heard => {
-                if let Err(e) = r {
-                    tracing::warn!(error = %e, "lost the database's notifications; polling goes on");
-                }
+            r = heard => match r {
+                Ok(()) => tracing::info!("the connection for the database's notifications was lost; it is made again"),
+                Err(e) => tracing::warn!(error = %e, "the database's notifications are not heard; polling goes on"),
             }
         }
         tokio::select! {

@@ -11,20 +11,38 @@ use crate::error::StoreError;
 pub struct Tx {
     pub(crate) conn: Conn,
     pub(crate) wrote_feed: bool,
+    pub(crate) woke_jobs: bool,
+    /// The worst that a statement ran into.
+    pub(crate) trouble: Option<Trouble>,
     /// Statements run so far; tests assert that lists cost a constant number.
     pub statements: u64,
+}
+
+/// What a statement ran into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    /// It failed. On PostgreSQL nothing of the transaction can be kept any more.
+    Failed,
+    /// Another transaction was in the way: the closure is to be run again.
+    Conflict,
+}
+
+impl std::fmt::Debug for Tx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tx").field("engine", &self.engine()).field("statements", &self.statements).finish_non_exhaustive()
+    }
 }
 
 /// The connection under a [`Tx`], one arm per engine. Public for the macros only.
 #[doc(hidden)]
 pub enum Conn {
     Lite(LiteConn),
-    Pg(sqlx::pool::PoolConnection<sqlx::Postgres>),
+    Pg(sqlx::Transaction<'static, sqlx::Postgres>),
 }
 
 #[doc(hidden)]
 pub enum LiteConn {
-    Pool(sqlx::pool::PoolConnection<sqlx::Sqlite>),
+    Pool(sqlx::Transaction<'static, sqlx::Sqlite>),
     Own(sqlx::SqliteConnection),
 }
 
@@ -43,7 +61,15 @@ impl TxError for StoreError {
 
 impl Tx {
     pub(crate) const fn new(conn: Conn) -> Self {
-        Self { conn, wrote_feed: false, statements: 0 }
+        Self { conn, wrote_feed: false, woke_jobs: false, trouble: None, statements: 0 }
+    }
+
+    /// Forgets what the last transaction on this connection was about.
+    pub(crate) const fn renew(&mut self) {
+        self.wrote_feed = false;
+        self.woke_jobs = false;
+        self.trouble = None;
+        self.statements = 0;
     }
 
     /// The engine.
@@ -59,6 +85,21 @@ impl Tx {
     pub fn prepare(&mut self, sql: &'static str) -> &'static str {
         self.statements += 1;
         dialect::statement(self.engine(), sql)
+    }
+
+    /// Remembers a statement's failure, so that a closure cannot overlook it.
+    #[doc(hidden)]
+    pub fn done<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        result.map_err(|cause| {
+            let refused = matches!(cause, sqlx::Error::Database(_));
+            let e = StoreError::Sql(cause);
+            if e.is_retryable() {
+                self.trouble = Some(Trouble::Conflict);
+            } else if refused {
+                self.trouble = self.trouble.max(Some(Trouble::Failed));
+            }
+            e
+        })
     }
 
     #[doc(hidden)]
@@ -102,8 +143,8 @@ impl Tx {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! on_conn {
-    ($tx:expr, $c:ident => $body:expr) => {
-        match $tx.conn() {
+    ($tx:expr, $c:ident => $body:expr) => {{
+        let result = match $tx.conn() {
             $crate::tx::Conn::Lite($crate::tx::LiteConn::Pool(c)) => {
                 let $c = &mut **c;
                 $body
@@ -116,9 +157,9 @@ macro_rules! on_conn {
                 let $c = &mut **c;
                 $body
             }
-        }
-        .map_err($crate::StoreError::from)
-    };
+        };
+        $tx.done(result)
+    }};
 }
 
 /// All rows of a statement: `all!(tx, Row, "SELECT …", a, b)?` gives `Vec<Row>`. Values are bound to `$1`, `$2`, …

@@ -136,6 +136,28 @@ fn an_offer_is_held_for_a_minute_and_then_free() {
 }
 
 #[test]
+fn an_offer_outlasts_the_lease_it_was_made_on() {
+    let mut stated = ordinary();
+    stated.links[0].subnets[0].dynamic = vec![range("10.77.0.100", "10.77.0.100")];
+    let mut rack = Rack::new(&stated);
+    let address = rack.lease(mac(1));
+    rack.sleep_s(595);
+    assert_eq!(rack.send(&Packet::discover(mac(1))).offered(), address);
+    rack.sleep_s(10);
+    assert_eq!(
+        rack.engine.holder(address, rack.now),
+        None,
+        "the lease is over"
+    );
+    let other = rack.send(&Packet::discover(mac(2)));
+    assert_eq!(other.dropped(), Some(DropReason::NoFreeAddress));
+    assert_eq!(
+        rack.send(&Packet::select(mac(1), address, RACK)).acked(),
+        address
+    );
+}
+
+#[test]
 fn a_machine_keeps_its_address_through_firmware_initrd_and_system() {
     let mut rack = Rack::new(&ordinary());
     let firmware = Packet::discover(mac(1))

@@ -106,6 +106,8 @@ struct World {
     now: Timestamp,
     log: Vec<u8>,
     offers: BTreeMap<u32, Ipv4Addr>,
+    /// Offers that bind the rack: client to address and end of the hold.
+    holds: BTreeMap<u32, (Ipv4Addr, Timestamp)>,
     /// What clients believe: address to (client, end of lease).
     believed: BTreeMap<Ipv4Addr, (Mac, Timestamp)>,
 }
@@ -119,6 +121,7 @@ impl World {
             now: Timestamp(1_700_000_000_000),
             log: Vec::new(),
             offers: BTreeMap::new(),
+            holds: BTreeMap::new(),
             believed: BTreeMap::new(),
         }
     }
@@ -146,6 +149,8 @@ impl World {
             }
             Step::Configure(which) => {
                 self.stated = stated(which);
+                // A new reservation revokes what was offered to others.
+                self.holds.clear();
                 self.engine.set_config(compile(&self.stated));
                 return self.check();
             }
@@ -198,6 +203,12 @@ impl World {
                 (client, Packet::decline(mac(client), address))
             }
         };
+        if matches!(
+            step,
+            Step::SelectOther(_) | Step::Release(..) | Step::Decline(..)
+        ) {
+            self.holds.remove(&client);
+        }
         self.send(client, &packet)
     }
 
@@ -252,6 +263,12 @@ impl World {
                 mac(client)
             );
         }
+        for (other, (held, until)) in &self.holds {
+            prop_assert!(
+                *other == client || *held != address || *until <= self.now,
+                "{address} is offered to client {other} and goes to {client}"
+            );
+        }
         prop_assert!(
             is_allowed(&self.stated, mac(client), address),
             "{address} is not to be given to {client}"
@@ -262,6 +279,7 @@ impl World {
     fn offered(&mut self, client: u32, address: Ipv4Addr) -> Result<(), TestCaseError> {
         self.free_of_others(client, address)?;
         self.offers.insert(client, address);
+        self.holds.insert(client, (address, self.now.plus_s(60)));
         Ok(())
     }
 
@@ -275,6 +293,7 @@ impl World {
         self.believed
             .retain(|_, (holder, _)| *holder != mac(client));
         self.believed.insert(address, (mac(client), expires));
+        self.holds.remove(&client);
         prop_assert_eq!(self.engine.holder(address, self.now), Some(mac(client)));
         Ok(())
     }
@@ -325,6 +344,7 @@ impl World {
         );
         prop_assert!(from_compact.check().is_ok());
         self.engine = engine;
+        self.holds.clear();
         self.check()
     }
 }

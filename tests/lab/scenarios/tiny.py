@@ -18,7 +18,7 @@ def scenario(lab, args):
     if args.http_boot and args.fw != "uefi":
         raise SystemExit("HTTP boot here is for uefi: Debian's signed GRUB cannot speak HTTP")
     with lab.steps.step("images built"):
-        stream = images() / "stream-tiny"
+        stream = images() / ("stream-tiny-http" if args.http_boot else "stream-tiny")
     operator = lab.operator = Operator(lab, lab.steelyard())
     operator.start()
     operator.import_images(lab.mirror(stream).index)

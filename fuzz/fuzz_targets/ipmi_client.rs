@@ -11,7 +11,8 @@ use wire_ipmi::client::{Action, Client, Config, Driver, Goal, Input, SuiteChoice
 use wire_ipmi::command::Privilege;
 
 fuzz_target!(|data: &[u8]| {
-    let [kind, mut script @ ..] = data else { return };
+    let [kind, rest @ ..] = data else { return };
+    let mut script = rest;
     let users = vec![User { name: b"admin".to_vec(), password: "secret".into(), privilege: Privilege::Admin }];
     let mut bmc = Bmc::new(BmcConfig { users, ..BmcConfig::default() }, [1; 32]);
     let driver = if kind & 1 == 0 { Driver::Lan20 } else { Driver::Lan };

@@ -91,13 +91,19 @@ pub enum Refusal {
     Completion(Completion),
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Refusal {
+    /// In words, which depend on the command.
+    fn at(self, step: Step) -> String {
         match self {
-            Refusal::Status(status) => write!(f, "status {status}"),
-            Refusal::Completion(code) => write!(f, "completion code {code}"),
+            Refusal::Status(status) => format!("status {status}"),
+            Refusal::Completion(code) => format!("completion code {}", explain(code, step)),
         }
     }
+}
+
+fn explain(code: Completion, step: Step) -> String {
+    let (net_fn, command) = step.command();
+    format!("0x{:02x}, {}", code.0, code.words_for(net_fn, command))
 }
 
 /// From what it was concluded that the password is wrong.
@@ -156,7 +162,7 @@ pub enum IpmiError {
         reason: DropReason,
     },
     /// There is no such user, or it is disabled.
-    #[error("the BMC does not know the user ({refusal})")]
+    #[error("the BMC does not know the user ({words})", words = refusal.at(Step::SessionChallenge))]
     WrongUser {
         /// As the BMC said it.
         refusal: Refusal,
@@ -171,7 +177,7 @@ pub enum IpmiError {
     #[error("the BMC uses a K_g key other than ours")]
     WrongKg,
     /// The user may not have the privilege level, or the level may not do this.
-    #[error("{step}: privilege level {wanted_name} is not enough or not allowed ({refusal})", wanted_name = wanted.name())]
+    #[error("{step}: privilege level {wanted_name} is not enough or not allowed ({words})", words = refusal.at(*step), wanted_name = wanted.name())]
     PrivilegeTooLow {
         /// Where it showed.
         step: Step,
@@ -198,7 +204,7 @@ pub enum IpmiError {
         offered: AuthTypes,
     },
     /// All sessions of the BMC are taken.
-    #[error("{step}: the BMC has no free session ({refusal})")]
+    #[error("{step}: the BMC has no free session ({words})", words = refusal.at(*step))]
     NoSession {
         /// Where it showed.
         step: Step,
@@ -214,7 +220,7 @@ pub enum IpmiError {
         status: RakpStatus,
     },
     /// A command failed.
-    #[error("{step} failed: completion code 0x{code:02x}, {words}", code = completion.0, words = completion.words_for(step.command().0, step.command().1))]
+    #[error("{step} failed: completion code {words}", words = explain(*completion, *step))]
     Command {
         /// Which.
         step: Step,

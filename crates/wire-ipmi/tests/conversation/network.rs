@@ -1,15 +1,12 @@
 //! Property tests: whatever the network does, a conversation ends within its limit, with success or with
 //! a named error, and no bytes make either side panic.
 
-#[path = "common/sim.rs"]
-mod sim;
-
 use std::time::Duration;
 
+use crate::sim::{self, Way, World, bmc_config, config};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use sim::{Way, World, bmc_config, config};
 use wire_ipmi::bmc::{Bmc, BmcConfig, PerMessageAuth};
 use wire_ipmi::client::{
     Action, BootOnce, BootType, Client, Config, Driver, Goal, Input, IpmiError, OffMode,

@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use wire_ipmi::bmc::{Bmc, BmcAction, BmcConfig, User};
-use wire_ipmi::client::{Action, Client, Config, Goal, Input, IpmiError, Outcome};
-use wire_ipmi::command::{BootFlags, ChassisControl, Privilege};
+use wire_ipmi::Suite;
+use wire_ipmi::bmc::{Bmc, BmcAction, BmcConfig, PerMessageAuth, User};
+use wire_ipmi::client::{
+    Action, BootOnce, BootType, Client, Config, Driver, Goal, Input, IpmiError, Login, Outcome,
+    SuiteChoice,
+};
+use wire_ipmi::command::{BootDevice, BootFlags, ChassisControl, Privilege};
+use wire_ipmi::packet::AuthType;
 
 /// Which way a datagram goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,3 +181,64 @@ impl World {
         }
     }
 }
+
+pub fn v15(auth: AuthType) -> (Config, BmcConfig) {
+    let config = Config {
+        driver: Driver::Lan,
+        ..config()
+    };
+    (
+        config,
+        BmcConfig {
+            auth_types: vec![auth],
+            ..bmc_config()
+        },
+    )
+}
+
+/// Another conversation with the same BMC.
+pub fn again(world: World, config: Config, goal: Goal, seed: u8) -> World {
+    let client = Client::new(config, goal, [seed; 32]).expect("the test's configuration is sound");
+    let now = world.now;
+    let mut next = World::with(client, world.bmc);
+    (next.now, next.start) = (now, now);
+    next
+}
+
+/// One configuration per kind of session.
+pub fn kinds() -> Vec<(Login, Config, BmcConfig)> {
+    let mut kinds = Vec::new();
+    for suite in Suite::ALL {
+        let config = Config {
+            suites: SuiteChoice::Only(suite),
+            ..config()
+        };
+        kinds.push((
+            Login::V20 { suite },
+            config,
+            BmcConfig {
+                suites: vec![suite],
+                ..bmc_config()
+            },
+        ));
+    }
+    for auth in [AuthType::Md5, AuthType::Straight, AuthType::None] {
+        for per_message_auth in [PerMessageAuth::On, PerMessageAuth::Off] {
+            let (config, bmc) = v15(auth);
+            kinds.push((
+                Login::V15 { auth },
+                config,
+                BmcConfig {
+                    per_message_auth,
+                    ..bmc
+                },
+            ));
+        }
+    }
+    kinds
+}
+
+pub const PXE_EFI: BootOnce = BootOnce {
+    device: BootDevice::Pxe,
+    boot_type: BootType::Efi,
+};

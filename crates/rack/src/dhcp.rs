@@ -1,1 +1,0 @@
-//! DHCP for the machines of this rack.

@@ -1,1 +1,0 @@
-//! Raw Ethernet frames, for clients without an address.

@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use link::message::{Report, Service};
 use link::snapshot::Snapshot;
-use metal::timeline::Entry;
+use metal::timeline::{Entry, What};
 use metal::{MacAddr, SystemId, Timestamp};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Reports that may wait for the spool; beyond that they are counted and dropped (timeline entries) or
 /// wait (leases).
 pub const REPORT_QUEUE: usize = 8_192;
+/// Reports that may wait for the spool with a sender that wants to know when they are on disk.
+pub const DURABLE_QUEUE: usize = 256;
 /// Addresses whose owner is remembered.
 pub const MAX_CLIENTS: usize = 65_536;
 
@@ -27,9 +31,43 @@ struct Inner {
     snapshot: ArcSwap<Snapshot>,
     changed: watch::Sender<u64>,
     reports: mpsc::Sender<Report>,
-    clients: Mutex<HashMap<IpAddr, (MacAddr, Timestamp)>>,
+    durable: mpsc::Sender<Durable>,
+    durable_waiting: Mutex<Option<mpsc::Receiver<Durable>>>,
+    dropped: AtomicU64,
+    clients: Mutex<HashMap<IpAddr, Client>>,
     services: Mutex<BTreeMap<String, Service>>,
     rack: ArcSwap<Option<SystemId>>,
+}
+
+/// A report whose sender waits until it is on disk.
+#[derive(Debug)]
+pub struct Durable {
+    /// The report.
+    pub report: Report,
+    /// Told when the report is on disk; dropped when it is refused.
+    pub stored: oneshot::Sender<()>,
+}
+
+/// A report could not be stored: the spool is full, stopped, or its disk failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the spool did not store the report")]
+pub struct NotStored;
+
+/// Whose an address is, and how that is known.
+#[derive(Clone, Copy, Debug)]
+struct Client {
+    mac: MacAddr,
+    at: Timestamp,
+    evidence: Evidence,
+}
+
+/// How it is known whose an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Evidence {
+    /// We leased it.
+    Lease,
+    /// It fetched the boot configuration of that hardware address.
+    Config,
 }
 
 impl Shared {
@@ -37,11 +75,15 @@ impl Shared {
     #[must_use]
     pub fn new(snapshot: Snapshot) -> (Self, mpsc::Receiver<Report>) {
         let (reports, waiting) = mpsc::channel(REPORT_QUEUE);
+        let (durable, durable_waiting) = mpsc::channel(DURABLE_QUEUE);
         let (changed, _) = watch::channel(0);
         let inner = Inner {
             snapshot: ArcSwap::from_pointee(snapshot),
             changed,
             reports,
+            durable,
+            durable_waiting: Mutex::new(Some(durable_waiting)),
+            dropped: AtomicU64::new(0),
             clients: Mutex::default(),
             services: Mutex::default(),
             rack: ArcSwap::from_pointee(None),
@@ -79,11 +121,24 @@ impl Shared {
         self.inner.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
 
-    /// Records something of a boot. Never waits: when the spool is full the entry is dropped.
+    /// Records something of a boot. Never waits: when the spool is full the entry is dropped and counted.
     pub fn note(&self, entry: Entry) {
         if self.inner.reports.try_send(Report::Timeline { entries: vec![entry] }).is_err() {
-            tracing::warn!("the report queue is full; a timeline entry was dropped");
+            self.inner.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Records something of the boot of whichever machine has that address.
+    pub fn note_for(&self, ip: IpAddr, what: What) {
+        let mac = self.client_mac(ip);
+        let now = Timestamp::from_system(SystemTime::now());
+        self.note(Entry { mac, ip: Some(ip), ..Entry::new(now, what) });
+    }
+
+    /// Takes the number of timeline entries dropped since the last call.
+    #[must_use]
+    pub fn take_dropped(&self) -> u64 {
+        self.inner.dropped.swap(0, Ordering::Relaxed)
     }
 
     /// Hands a report to the spool, waiting for a place. Cancel-safe: yes (the report is then not sent).
@@ -93,16 +148,57 @@ impl Shared {
         }
     }
 
-    /// Remembers that an address belongs to a hardware address: leased to it, or seen asking for its
-    /// boot configuration.
+    /// Hands a report to the spool and returns when it is on disk. Cancel-safe: the report may be
+    /// stored all the same.
+    ///
+    /// # Errors
+    /// [`NotStored`] when it is not on disk and will not be.
+    pub async fn report_stored(&self, report: Report) -> Result<(), NotStored> {
+        let (stored, done) = oneshot::channel();
+        self.inner.durable.send(Durable { report, stored }).await.map_err(|_| NotStored)?;
+        done.await.map_err(|_| NotStored)
+    }
+
+    /// The end at which the spool takes the reports of [`Self::report_stored`]; only the first call has it.
+    #[must_use]
+    pub fn durable_reports(&self) -> Option<mpsc::Receiver<Durable>> {
+        self.inner.durable_waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Remembers that an address was leased to a hardware address.
     pub fn saw_client(&self, ip: IpAddr, mac: MacAddr, at: Timestamp) {
+        self.remember(ip, Client { mac, at, evidence: Evidence::Lease });
+    }
+
+    /// Remembers that an address asked for the boot configuration of a hardware address. A lease to
+    /// another one is better evidence and stays; says whether the two agree.
+    pub fn saw_config(&self, ip: IpAddr, mac: MacAddr, at: Timestamp) -> bool {
+        let leased_to_another = {
+            let clients = self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            clients.get(&ip).is_some_and(|c| c.evidence == Evidence::Lease && c.mac != mac)
+        };
+        if leased_to_another {
+            return false;
+        }
         let mut clients = self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if clients.len() >= MAX_CLIENTS && !clients.contains_key(&ip)
-            && let Some(oldest) = clients.iter().min_by_key(|(_, (_, at))| *at).map(|(ip, _)| *ip)
+        if let Some(known) = clients.get_mut(&ip).filter(|c| c.mac == mac) {
+            known.at = at;
+            return true;
+        }
+        drop(clients);
+        self.remember(ip, Client { mac, at, evidence: Evidence::Config });
+        true
+    }
+
+    fn remember(&self, ip: IpAddr, client: Client) {
+        let mut clients = self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= MAX_CLIENTS
+            && !clients.contains_key(&ip)
+            && let Some(oldest) = clients.iter().min_by_key(|(_, c)| c.at).map(|(ip, _)| *ip)
         {
             clients.remove(&oldest);
         }
-        clients.insert(ip, (mac, at));
+        clients.insert(ip, client);
     }
 
     /// Forgets an address whose lease ended.
@@ -113,7 +209,7 @@ impl Shared {
     /// The hardware address that an address belongs to.
     #[must_use]
     pub fn client_mac(&self, ip: IpAddr) -> Option<MacAddr> {
-        self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&ip).map(|(mac, _)| *mac)
+        self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&ip).map(|c| c.mac)
     }
 
     /// Sets the state of one service (`dhcpd`, `tftp`, `http`, `syslog_rack`, …); it goes to the region

@@ -351,7 +351,9 @@ pub struct PassedResponse {
 
 impl std::fmt::Debug for PassedResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PassedResponse").field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("PassedResponse")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
     }
 }
 
@@ -367,6 +369,9 @@ mod base64_bytes {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Bytes, D::Error> {
         let s = String::deserialize(d)?;
-        STANDARD.decode(s).map(Bytes::from).map_err(serde::de::Error::custom)
+        STANDARD
+            .decode(s)
+            .map(Bytes::from)
+            .map_err(serde::de::Error::custom)
     }
 }

@@ -21,7 +21,11 @@ pub trait Region: Send + Sync + 'static {
 
     /// Snapshots, changes and commands from now on. The first message is a snapshot unless `from`
     /// is a position that the feed still reaches back to. The channel closes when the link is lost.
-    async fn subscribe(&self, rack: &SystemId, from: Option<Position>) -> Result<mpsc::Receiver<ToRack>, LinkError>;
+    async fn subscribe(
+        &self,
+        rack: &SystemId,
+        from: Option<Position>,
+    ) -> Result<mpsc::Receiver<ToRack>, LinkError>;
 
     /// Hands over a batch of reports. `Ok` means that it is stored; a batch with a number that was
     /// stored before is acknowledged and not stored again.
@@ -31,10 +35,19 @@ pub trait Region: Send + Sync + 'static {
     async fn complete(&self, rack: &SystemId, result: CommandResult) -> Result<(), LinkError>;
 
     /// Passes a machine's request on.
-    async fn pass(&self, rack: &SystemId, request: PassedRequest) -> Result<PassedResponse, LinkError>;
+    async fn pass(
+        &self,
+        rack: &SystemId,
+        request: PassedRequest,
+    ) -> Result<PassedResponse, LinkError>;
 
     /// Opens content by its hash, from an offset. The receiver checks the hash.
-    async fn blob(&self, rack: &SystemId, sha256: &str, offset: u64) -> Result<BlobReader, LinkError>;
+    async fn blob(
+        &self,
+        rack: &SystemId,
+        sha256: &str,
+        offset: u64,
+    ) -> Result<BlobReader, LinkError>;
 }
 
 /// Content being read.

@@ -261,7 +261,10 @@ impl Snapshot {
     /// [`Gap`] when the delta does not start where this snapshot is; the rack then asks for a new one.
     pub fn apply(&mut self, delta: Delta) -> Result<(), Gap> {
         if delta.from != self.position {
-            return Err(Gap { at: self.position, from: delta.from });
+            return Err(Gap {
+                at: self.position,
+                from: delta.from,
+            });
         }
         for c in delta.changes {
             match c {

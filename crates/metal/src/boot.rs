@@ -36,7 +36,9 @@ pub struct Facts {
 /// What a machine gets, from its status alone; `None` is a machine nobody knows.
 #[must_use]
 pub const fn decide(machine: Option<&Facts>) -> Purpose {
-    let Some(m) = machine else { return Purpose::Enlist };
+    let Some(m) = machine else {
+        return Purpose::Enlist;
+    };
     if !m.is_machine {
         return Purpose::Local;
     }

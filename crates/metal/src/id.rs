@@ -42,10 +42,19 @@ impl FromStr for MacAddr {
     fn from_str(s: &str) -> Result<Self, BadMac> {
         let bad = || BadMac(s.chars().take(64).collect());
         let t = s.trim();
-        let digits: String = t.chars().filter(|c| !matches!(c, ':' | '-' | '.')).collect();
+        let digits: String = t
+            .chars()
+            .filter(|c| !matches!(c, ':' | '-' | '.'))
+            .collect();
         let shape_ok = match t.len() {
-            17 => t.bytes().enumerate().all(|(i, b)| (i % 3 == 2) == matches!(b, b':' | b'-')),
-            14 => t.bytes().enumerate().all(|(i, b)| (i % 5 == 4) == (b == b'.')),
+            17 => t
+                .bytes()
+                .enumerate()
+                .all(|(i, b)| (i % 3 == 2) == matches!(b, b':' | b'-')),
+            14 => t
+                .bytes()
+                .enumerate()
+                .all(|(i, b)| (i % 5 == 4) == (b == b'.')),
             12 => true,
             _ => false,
         };
@@ -120,14 +129,29 @@ mod tests {
 
     #[test]
     fn mac_reads_every_common_spelling() {
-        for s in ["52:54:00:AB:cd:0f", "52-54-00-ab-cd-0f", "5254.00ab.cd0f", "525400abcd0f"] {
-            assert_eq!(s.parse::<MacAddr>().unwrap().to_string(), "52:54:00:ab:cd:0f");
+        for s in [
+            "52:54:00:AB:cd:0f",
+            "52-54-00-ab-cd-0f",
+            "5254.00ab.cd0f",
+            "525400abcd0f",
+        ] {
+            assert_eq!(
+                s.parse::<MacAddr>().unwrap().to_string(),
+                "52:54:00:ab:cd:0f"
+            );
         }
     }
 
     #[test]
     fn mac_refuses_what_is_not_one() {
-        for s in ["", "52:54:00:ab:cd", "52:54:00:ab:cd:0g", "52:54:00:ab:cd:0f:11", "5:254:00:ab:cd:0f1", "…………"] {
+        for s in [
+            "",
+            "52:54:00:ab:cd",
+            "52:54:00:ab:cd:0g",
+            "52:54:00:ab:cd:0f:11",
+            "5:254:00:ab:cd:0f1",
+            "…………",
+        ] {
             assert!(s.parse::<MacAddr>().is_err(), "{s}");
         }
     }

@@ -74,7 +74,9 @@ pub struct Datasource {
 
 impl std::fmt::Debug for Datasource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Datasource").field("metadata_url", &self.metadata_url).finish_non_exhaustive()
+        f.debug_struct("Datasource")
+            .field("metadata_url", &self.metadata_url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,7 +93,10 @@ pub struct TargetFile {
 
 impl std::fmt::Debug for TargetFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TargetFile").field("path", &self.path).field("mode", &self.mode).finish_non_exhaustive()
+        f.debug_struct("TargetFile")
+            .field("path", &self.path)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
     }
 }
 

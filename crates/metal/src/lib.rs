@@ -14,6 +14,7 @@ pub mod install;
 pub mod status;
 pub mod time;
 pub mod timeline;
+pub mod verdict;
 
 pub use id::{MacAddr, SystemId};
 pub use time::Timestamp;

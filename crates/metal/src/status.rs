@@ -348,11 +348,7 @@ impl Status {
                 Self::Releasing,
                 Self::Testing,
             ],
-            Self::RescueMode => &[
-                Self::Broken,
-                Self::ExitingRescueMode,
-                Self::Testing,
-            ],
+            Self::RescueMode => &[Self::Broken, Self::ExitingRescueMode, Self::Testing],
             Self::EnteringRescueMode => &[
                 Self::Broken,
                 Self::Deployed,
@@ -385,11 +381,9 @@ impl Status {
                 Self::Reserved,
                 Self::Retired,
             ],
-            Self::FailedExitingRescueMode => &[
-                Self::Broken,
-                Self::ExitingRescueMode,
-                Self::Testing,
-            ],
+            Self::FailedExitingRescueMode => {
+                &[Self::Broken, Self::ExitingRescueMode, Self::Testing]
+            }
             Self::Testing => &[
                 Self::Allocated,
                 Self::Broken,
@@ -424,7 +418,11 @@ impl Status {
     /// # Errors
     /// [`InvalidTransition`] when the table has no such step.
     pub fn check(self, to: Self) -> Result<(), InvalidTransition> {
-        if self == to || self.next().contains(&to) { Ok(()) } else { Err(InvalidTransition { from: self, to }) }
+        if self == to || self.next().contains(&to) {
+            Ok(())
+        } else {
+            Err(InvalidTransition { from: self, to })
+        }
     }
 }
 
@@ -487,6 +485,9 @@ mod tests {
     #[test]
     fn a_deployed_machine_cannot_be_commissioned() {
         let e = Status::Deployed.check(Status::Commissioning).unwrap_err();
-        assert_eq!(e.to_string(), "Invalid transition: Deployed -> Commissioning.");
+        assert_eq!(
+            e.to_string(),
+            "Invalid transition: Deployed -> Commissioning."
+        );
     }
 }

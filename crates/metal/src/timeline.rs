@@ -194,7 +194,15 @@ impl Entry {
     /// A new entry, seen once.
     #[must_use]
     pub const fn new(at: Timestamp, what: What) -> Self {
-        Self { first: at, last: at, count: 1, mac: None, ip: None, system_id: None, what }
+        Self {
+            first: at,
+            last: at,
+            count: 1,
+            mac: None,
+            ip: None,
+            system_id: None,
+            what,
+        }
     }
 
     /// Adds `other` to this entry when both are the same thing seen again; says whether it did.
@@ -205,8 +213,20 @@ impl Entry {
         }
         let same = match (&mut self.what, &other.what) {
             (
-                What::File { transport, path, bytes, size, outcome },
-                What::File { transport: t2, path: p2, bytes: b2, size: s2, outcome: o2 },
+                What::File {
+                    transport,
+                    path,
+                    bytes,
+                    size,
+                    outcome,
+                },
+                What::File {
+                    transport: t2,
+                    path: p2,
+                    bytes: b2,
+                    size: s2,
+                    outcome: o2,
+                },
             ) if transport == t2 && path == p2 && size == s2 && outcome == o2 => {
                 *bytes = bytes.saturating_add(*b2);
                 true

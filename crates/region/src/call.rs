@@ -1,0 +1,211 @@
+//! One call of an operation: who calls, with what, from where, and how it reads and writes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use metal::{MacAddr, SystemId, Timestamp};
+use store::Tx;
+
+use crate::args::Args;
+use crate::auth::Actor;
+use crate::error::ApiError;
+use crate::event;
+use crate::operation::Operation;
+use crate::region::Region;
+
+/// Where a request came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The caller's address as the socket that took the request saw it.
+    pub ip: IpAddr,
+    /// The rack that passed it on, when it came over one.
+    pub rack: Option<SystemId>,
+    /// The hardware address that the rack knows behind the caller's address.
+    pub mac: Option<MacAddr>,
+    /// `http://host:port` as the caller reached us (or its rack).
+    pub base: String,
+    /// The caller's `User-Agent`.
+    pub user_agent: String,
+}
+
+/// A call. Cheap to clone: everything is behind one pointer.
+#[derive(Clone)]
+pub struct Call {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    region: Arc<Region>,
+    operation: &'static Operation,
+    actor: Actor,
+    path: Vec<(&'static str, String)>,
+    args: Args,
+    body: Bytes,
+    origin: Origin,
+    now: Timestamp,
+    audited: AtomicBool,
+}
+
+/// What a [`Call`] is made of.
+pub struct Parts {
+    /// The region.
+    pub region: Arc<Region>,
+    /// The operation called.
+    pub operation: &'static Operation,
+    /// Who calls.
+    pub actor: Actor,
+    /// The varying parts of the path.
+    pub path: Vec<(&'static str, String)>,
+    /// Parameters.
+    pub args: Args,
+    /// The body as it came, for operations with a raw body.
+    pub body: Bytes,
+    /// Where the request came from.
+    pub origin: Origin,
+    /// When it came.
+    pub now: Timestamp,
+}
+
+impl Call {
+    /// A call of these parts.
+    #[must_use]
+    pub fn new(p: Parts) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                region: p.region,
+                operation: p.operation,
+                actor: p.actor,
+                path: p.path,
+                args: p.args,
+                body: p.body,
+                origin: p.origin,
+                now: p.now,
+                audited: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// The region.
+    #[must_use]
+    pub fn region(&self) -> &Arc<Region> {
+        &self.inner.region
+    }
+
+    /// The operation.
+    #[must_use]
+    pub fn operation(&self) -> &'static Operation {
+        self.inner.operation
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn actor(&self) -> &Actor {
+        &self.inner.actor
+    }
+
+    /// The parameters.
+    #[must_use]
+    pub fn args(&self) -> &Args {
+        &self.inner.args
+    }
+
+    /// The raw body.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.inner.body
+    }
+
+    /// Where it came from.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.inner.origin
+    }
+
+    /// When it came.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.now
+    }
+
+    /// A varying part of the path.
+    #[must_use]
+    pub fn path(&self, name: &str) -> &str {
+        self.inner
+            .path
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map_or("", |(_, v)| v)
+    }
+
+    /// A varying part of the path that is a database id.
+    ///
+    /// # Errors
+    /// 404 for the model when it is no number.
+    pub fn path_id(&self, name: &str, model: &str) -> Result<i64, ApiError> {
+        self.path(name)
+            .parse()
+            .map_err(|_| ApiError::missing(model))
+    }
+
+    /// A snapshot to read from.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn read(&self) -> Result<Tx, ApiError> {
+        Ok(self.inner.region.db.read().await?)
+    }
+
+    /// Runs a change as one transaction, with the audit event of this call in it. The closure may run
+    /// more than once and does nothing but SQL.
+    ///
+    /// # Errors
+    /// The closure's own, or the database's.
+    pub async fn write<T, F>(&self, f: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: for<'t> Fn(&'t mut Tx, Self) -> BoxFuture<'t, Result<T, ApiError>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        let call = self.clone();
+        let f = Arc::new(f);
+        let result = self
+            .inner
+            .region
+            .db
+            .write(move |tx| {
+                let (call, f) = (call.clone(), Arc::clone(&f));
+                Box::pin(async move {
+                    let t = f(tx, call.clone()).await?;
+                    if !call.inner.audited.load(Ordering::Acquire) {
+                        event::audit(tx, &call).await?;
+                    }
+                    Ok::<T, ApiError>(t)
+                })
+            })
+            .await;
+        if result.is_ok() {
+            self.inner.audited.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    /// Whether the audit event of this call is written.
+    pub(crate) fn is_audited(&self) -> bool {
+        self.inner.audited.load(Ordering::Acquire)
+    }
+
+    /// What the audit event calls the object: the varying parts of the path.
+    pub(crate) fn object(&self) -> String {
+        self.inner
+            .path
+            .iter()
+            .map(|(n, v)| format!("{n}={v}"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}

@@ -1,0 +1,134 @@
+//! Why the API refuses, and the one place where that becomes a status and a body.
+
+use bytes::Bytes;
+use metal::status::InvalidTransition;
+use serde_json::{Map, Value};
+use store::{StoreError, TxError};
+
+use crate::answer::{Answer, TEXT};
+
+/// An error of an operation.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// 400: fields of the request and what is wrong with each.
+    #[error("invalid fields: {}", .0.iter().map(|(f, _)| f.as_str()).collect::<Vec<_>>().join(", "))]
+    Fields(Vec<(String, Vec<String>)>),
+    /// 400 with a sentence.
+    #[error("{0}")]
+    Bad(String),
+    /// 401.
+    #[error("{0}")]
+    Unauthorized(String),
+    /// 403.
+    #[error("{0}")]
+    Forbidden(String),
+    /// 404.
+    #[error("{0}")]
+    NotFound(String),
+    /// 405, with the methods that there are.
+    #[error("method not allowed")]
+    Method(String),
+    /// 409: the object is not in a state for this, or somebody else was faster.
+    #[error("{0}")]
+    Conflict(String),
+    /// 413.
+    #[error("{0}")]
+    TooLarge(String),
+    /// 503: something this needs is not there now; try again after these seconds.
+    #[error("{0}")]
+    Unavailable(String, u32),
+    /// The database.
+    #[error("the database failed")]
+    Store(#[from] StoreError),
+    /// 500: our own fault.
+    #[error("internal error: {0}")]
+    Bug(String),
+}
+
+impl ApiError {
+    /// One field, one message.
+    #[must_use]
+    pub fn field(name: &str, message: impl Into<String>) -> Self {
+        Self::Fields(vec![(name.to_owned(), vec![message.into()])])
+    }
+
+    /// A missing object: clients know this sentence.
+    #[must_use]
+    pub fn missing(model: &str) -> Self {
+        Self::NotFound(format!("No {model} matches the given query."))
+    }
+
+    /// Not allowed: clients know this sentence.
+    #[must_use]
+    pub fn forbidden() -> Self {
+        Self::Forbidden("User is not allowed access to this API.".to_owned())
+    }
+
+    /// Something that must not happen.
+    #[must_use]
+    pub fn bug(what: &str) -> Self {
+        Self::Bug(what.to_owned())
+    }
+
+    /// What goes to the client. Internal errors are logged under an id that the client is told.
+    #[must_use]
+    pub fn answer(self) -> Answer {
+        let text =
+            |status: u16, text: String| Answer::bytes(Bytes::from(text), TEXT).status(status);
+        match self {
+            Self::Fields(fields) => {
+                let map: Map<String, Value> = fields
+                    .into_iter()
+                    .map(|(k, v)| (k, Value::from(v)))
+                    .collect();
+                let body = serde_json::to_vec(&map).unwrap_or_default();
+                Answer::bytes(Bytes::from(body), "application/json").status(400)
+            }
+            Self::Bad(s) => text(400, s),
+            Self::Unauthorized(s) => {
+                text(401, s).header("WWW-Authenticate", "OAuth realm=\"MAAS API\"")
+            }
+            Self::Forbidden(s) => text(403, s),
+            Self::NotFound(s) => text(404, s),
+            Self::Method(allow) => text(405, String::new()).header("Allow", allow),
+            Self::Conflict(s) => text(409, s),
+            Self::TooLarge(s) => text(413, s),
+            Self::Unavailable(s, after) => text(503, s).header("Retry-After", after.to_string()),
+            Self::Store(StoreError::Conflict { .. }) => {
+                text(409, "Too many changes at once; try again.".to_owned())
+                    .header("Retry-After", "5")
+            }
+            Self::Store(e) => {
+                let id = uuid::Uuid::new_v4();
+                tracing::error!(%id, error = %e, cause = ?std::error::Error::source(&e), "a request failed in the database");
+                text(
+                    500,
+                    format!("Internal error {id}; the log of the region says more."),
+                )
+            }
+            Self::Bug(what) => {
+                let id = uuid::Uuid::new_v4();
+                tracing::error!(%id, what, "a request failed");
+                text(
+                    500,
+                    format!("Internal error {id}; the log of the region says more."),
+                )
+            }
+        }
+    }
+}
+
+impl TxError for ApiError {
+    fn store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+impl From<InvalidTransition> for ApiError {
+    fn from(e: InvalidTransition) -> Self {
+        Self::Conflict(e.to_string())
+    }
+}

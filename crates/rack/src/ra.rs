@@ -35,6 +35,8 @@ const MTU_ORDINARY: u16 = 1500;
 const PREFIXES_MAX: usize = 16;
 /// Pause before a socket that failed is opened again.
 const REOPEN: Duration = Duration::from_secs(30);
+/// Pause before an advertisement that could not be sent is tried again.
+const SEND_AGAIN: Duration = Duration::from_secs(1);
 /// All nodes of the link (RFC 4291 §2.7.1).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
@@ -177,10 +179,19 @@ async fn speak(socket: &RouterSocket, advert: &Advert) -> std::io::Result<std::c
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {
-                socket.send(&message, advert.source, ALL_NODES)?;
+                let sent = socket.send(&message, advert.source, ALL_NODES);
                 let now = Instant::now();
-                last = Some(now);
-                next = now + rand::random_range(INTERVAL.0..=INTERVAL.1);
+                next = match sent {
+                    Ok(()) => {
+                        last = Some(now);
+                        now + rand::random_range(INTERVAL.0..=INTERVAL.1)
+                    }
+                    // An address is not to be used until the kernel has looked for a duplicate.
+                    Err(error) => {
+                        tracing::debug!(interface = advert.name, %error, "sending a router advertisement");
+                        now + SEND_AGAIN
+                    }
+                };
             }
             solicited = socket.solicitation() => {
                 solicited?;

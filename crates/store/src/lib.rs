@@ -20,11 +20,13 @@ mod pg;
 pub mod seal;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod timeline;
 pub mod tx;
 
 pub use db::{Db, Options, Target};
 pub use error::StoreError;
 pub use seal::Sealer;
+pub use timeline::Timeline;
 pub use tx::{Tx, TxError};
 
 #[doc(hidden)]

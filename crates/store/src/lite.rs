@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sqlx::ConnectOptions as _;
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{mpsc, oneshot};
 
@@ -76,12 +76,17 @@ impl Lite {
             .pragma("trusted_schema", "0")
             .pragma("cache_size", "-16000");
         let writer = options.clone().connect().await.map_err(|e| open_error(path, e))?;
-        // A reader's cache is small: the pages are in the system's cache anyway.
+        // A reader waits in the pool inside a transaction that has not read anything yet: such a one holds
+        // no snapshot and no lock, and the next reader need not begin it. What the last reader saw is given
+        // up after it has let go, not when the next one asks. A reader's page cache is small: the pages
+        // are in the system's cache anyway.
         let read = SqlitePoolOptions::new()
             .max_connections(readers.max(1))
             .test_before_acquire(false)
             .idle_timeout(None)
             .max_lifetime(None)
+            .after_connect(|conn, _| Box::pin(async move { conn.execute("BEGIN").await.map(|_| ()) }))
+            .after_release(|conn, _| Box::pin(async move { conn.execute("ROLLBACK; BEGIN").await.map(|_| true) }))
             .connect_lazy_with(options.pragma("query_only", "1").pragma("cache_size", "-4000"));
         let (queue, waiting) = mpsc::channel(QUEUE);
         let stop = tokio_util::sync::CancellationToken::new();
@@ -90,8 +95,7 @@ impl Lite {
     }
 
     pub(crate) async fn read(&self) -> Result<Tx, StoreError> {
-        // Ended when it is dropped, whatever became of the reader.
-        Ok(Tx::new(Conn::Lite(LiteConn::Pool(self.read.begin().await?))))
+        Ok(Tx::new(Conn::Lite(LiteConn::Pool(self.read.acquire().await?))))
     }
 
     pub(crate) async fn write<T, E, F>(&self, f: F) -> Result<T, E>
@@ -173,7 +177,6 @@ async fn write_loop(
         }
     }
     if let Conn::Lite(LiteConn::Own(mut c)) = tx.conn {
-        use sqlx::{Connection as _, Executor as _};
         // Refreshes the planner's statistics where they are stale; failing costs nothing.
         c.execute("PRAGMA optimize").await.ok();
         c.close().await.ok();

@@ -95,28 +95,28 @@ impl Pg {
             let tx = self.pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.map_err(StoreError::from)?;
             let mut tx = Tx::new(Conn::Pg(tx));
             let result = f(&mut tx).await;
-            // What the closure made of a conflict does not matter: its answer is void.
-            let again = tx.trouble == Some(Trouble::Conflict);
+            // What the closure made of a conflict does not matter: it is to be run again.
+            let mut again = tx.trouble == Some(Trouble::Conflict);
+            let ignored = tx.trouble.is_some();
             let result = match result {
-                Ok(_) if again => Err(E::from(StoreError::Conflict { tries: 1 })),
-                Ok(_) if tx.trouble.is_some() => Err(E::from(StoreError::Ignored)),
-                Ok(t) => match commit(tx, &self.wakes).await {
+                Ok(t) if !ignored => match commit(tx, &self.wakes).await {
                     Ok(()) => return Ok(t),
-                    Err(e) => Err(E::from(e)),
+                    Err(e) => {
+                        again = e.is_retryable();
+                        Err(E::from(e))
+                    }
                 },
-                Err(e) => {
+                other => {
                     rollback(tx).await;
-                    Err(e)
+                    other.and(Err(E::from(StoreError::Ignored)))
                 }
             };
-            match result {
-                Err(e) if again || e.store().is_some_and(StoreError::is_retryable) => {
-                    let jitter = rand::random_range(0..=u64::try_from(backoff.as_micros()).unwrap_or(u64::MAX));
-                    tokio::time::sleep(backoff + Duration::from_micros(jitter)).await;
-                    backoff = (backoff * 2).min(Duration::from_millis(250));
-                }
-                other => return other,
+            if !again && !result.as_ref().err().and_then(TxError::store).is_some_and(StoreError::is_retryable) {
+                return result;
             }
+            let jitter = rand::random_range(0..=u64::try_from(backoff.as_micros()).unwrap_or(u64::MAX));
+            tokio::time::sleep(backoff + Duration::from_micros(jitter)).await;
+            backoff = (backoff * 2).min(Duration::from_millis(250));
         }
         Err(E::from(StoreError::Conflict { tries: MAX_TRIES }))
     }

@@ -4,7 +4,7 @@
 //! ```ignore
 //! store::both! {
 //!     /// A released address can be given again.
-//!     async fn release_returns_ip_to_the_pool(db: store::Db) { … }
+//!     async fn release_returns_ip_to_the_pool(t: store::testing::TestDb) { … t.db … }
 //! }
 //! ```
 //!
@@ -222,16 +222,16 @@ fn user_id(name: &str) -> u32 {
 #[cfg(feature = "peers")]
 #[macro_export]
 macro_rules! both {
-    ($($(#[$meta:meta])* async fn $name:ident($db:ident: $ty:ty) $body:block)*) => {$(
+    ($($(#[$meta:meta])* async fn $name:ident($t:ident: $ty:ty) $body:block)*) => {$(
         $(#[$meta])*
         mod $name {
             #[allow(unused_imports)]
             use super::*;
-            async fn body($db: $ty) $body
+            async fn body($t: $ty) $body
             #[tokio::test(flavor = "multi_thread")]
-            async fn sqlite() { body($crate::testing::sqlite().await.into()).await }
+            async fn sqlite() { body($crate::testing::sqlite().await).await }
             #[tokio::test(flavor = "multi_thread")]
-            async fn postgres() { body($crate::testing::postgres().await.into()).await }
+            async fn postgres() { body($crate::testing::postgres().await).await }
         }
     )*};
 }
@@ -240,14 +240,14 @@ macro_rules! both {
 #[cfg(not(feature = "peers"))]
 #[macro_export]
 macro_rules! both {
-    ($($(#[$meta:meta])* async fn $name:ident($db:ident: $ty:ty) $body:block)*) => {$(
+    ($($(#[$meta:meta])* async fn $name:ident($t:ident: $ty:ty) $body:block)*) => {$(
         $(#[$meta])*
         mod $name {
             #[allow(unused_imports)]
             use super::*;
-            async fn body($db: $ty) $body
+            async fn body($t: $ty) $body
             #[tokio::test(flavor = "multi_thread")]
-            async fn sqlite() { body($crate::testing::sqlite().await.into()).await }
+            async fn sqlite() { body($crate::testing::sqlite().await).await }
         }
     )*};
 }

@@ -42,7 +42,7 @@ pub enum Conn {
 
 #[doc(hidden)]
 pub enum LiteConn {
-    Pool(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Pool(sqlx::pool::PoolConnection<sqlx::Sqlite>),
     Own(sqlx::SqliteConnection),
 }
 

@@ -208,6 +208,12 @@ impl Files {
         Self { inner: Arc::new(Inner { shared, cache, loaders, http_port }) }
     }
 
+    /// The port that machines reach this rack's HTTP at.
+    #[must_use]
+    pub fn http_port(&self) -> u16 {
+        self.inner.http_port
+    }
+
     /// Opens a path. Boot configurations are recorded in the timeline here; transfers of files are
     /// recorded by the caller, who knows how they ended. Cancel-safe: yes.
     ///

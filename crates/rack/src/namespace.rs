@@ -254,4 +254,13 @@ mod tests {
         assert_eq!(parse("/ipxe.cfg-52:54:00:ab:cd:ef"), i(Who::Mac(MAC)));
         assert_eq!(parse("/ipxe.cfg-default-i386"), i(Who::Default(Some("amd64".into()))));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_panics_or_leads_out(path in "(\\PC|[/\\\\.%-]|images/|grub/grub.cfg-|pxelinux.cfg/|default-){0,40}") {
+            if let Ask::File(name) = parse(&path) {
+                proptest::prop_assert!(!name.starts_with('/') && name.split('/').all(|p| p != ".." && !p.is_empty()));
+            }
+        }
+    }
 }

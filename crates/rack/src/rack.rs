@@ -1,26 +1,35 @@
 //! A running rack: [`Rack::start`] puts the services together, [`Rack::stop`] ends them.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use link::port::Region;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::{self, Cache};
+use crate::dhcp;
 use crate::files::Files;
 use crate::http::{self, Server};
-use crate::interfaces;
+use crate::interfaces::{self, Interfaces};
 use crate::loaders::Loaders;
 use crate::power::{Power, PowerConfig};
+use crate::ra;
 use crate::shared::Shared;
 use crate::spool::{self, Spool};
+use crate::syslog;
+use crate::tftp;
 use crate::uplink::{self, Commands, DhcpProbe, Uplink};
 
 /// The HTTP port that machines boot from.
 pub const HTTP_PORT: u16 = 5248;
+/// Why a service is off that nobody wanted.
+const SWITCHED_OFF: &str = "switched off on this rack";
 /// Where [`Config::new`] looks for the distribution's boot loaders.
 const ROOT: &str = "/";
 
@@ -31,6 +40,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the boot HTTP server listens. The first one's port is in the addresses that machines are told.
     pub http_listen: Vec<SocketAddr>,
+    /// Where TFTP listens.
+    pub tftp_listen: Vec<SocketAddr>,
     /// Host name, for the region.
     pub hostname: String,
     /// Services to run.
@@ -75,6 +86,7 @@ impl Config {
         Self {
             data_dir,
             http_listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, HTTP_PORT))],
+            tftp_listen: tftp::Options::default().listen,
             hostname: String::from("localhost"),
             enable: Enable { dhcp: true, tftp: true, http: true, syslog: true, ra: true },
             cache_limit: cache::DEFAULT_LIMIT,
@@ -183,12 +195,12 @@ impl Rack {
                 .start(listeners, &services, &stop_services);
             shared.set_service("http", "running", "");
         } else {
-            shared.set_service("http", "off", "switched off");
+            shared.set_service("http", "off", SWITCHED_OFF);
         }
 
         let watcher = interfaces::Watcher::new().map_err(StartError::Interfaces)?;
         let interfaces_now = watcher.subscribe();
-        let probe = start_network(&config, &shared, &files, &watcher, &services, &stop_services).await;
+        let probe = start_network(&config, &shared, &files, &interfaces_now, &services, &stop_services);
         services.spawn(watcher.run(shared.clone(), stop_services.clone()));
 
         let power = Power::new(config.power.clone(), shared.clone());
@@ -271,16 +283,70 @@ impl Drop for Rack {
     }
 }
 
-/// Starts what needs the network below HTTP: DHCP, TFTP, router advertisements, syslog.
-async fn start_network(
-    _config: &Config,
-    _shared: &Shared,
-    _files: &Files,
-    _watcher: &interfaces::Watcher,
-    _services: &TaskTracker,
-    _stop: &CancellationToken,
+/// Starts what needs the network below HTTP: DHCP, router advertisements, TFTP, syslog. Each says in the list
+/// of services whether it runs, and if not, why.
+fn start_network(
+    config: &Config,
+    shared: &Shared,
+    files: &Files,
+    interfaces: &watch::Receiver<Interfaces>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
 ) -> Option<Arc<dyn DhcpProbe>> {
-    None
+    let (serving, served) = watch::channel(BTreeSet::new());
+    let mut probe: Option<Arc<dyn DhcpProbe>> = None;
+    if config.enable.dhcp {
+        let options = dhcp::Options {
+            data_dir: config.data_dir.clone(),
+            http_port: files.http_port(),
+            timing: dhcp::foreign::Timing::default(),
+        };
+        tasks.spawn(dhcp::run(options, shared.clone(), interfaces.clone(), serving, stop.clone()));
+        probe = Some(Arc::new(Probe { shared: shared.clone(), interfaces: interfaces.clone() }));
+    } else {
+        shared.set_service(dhcp::SERVICE, "off", SWITCHED_OFF);
+    }
+    if config.enable.ra && config.enable.dhcp {
+        tasks.spawn(ra::run(shared.clone(), interfaces.clone(), served, stop.clone()));
+    }
+    if config.enable.tftp {
+        let options = tftp::Options { listen: config.tftp_listen.clone(), ..tftp::Options::default() };
+        tasks.spawn(tftp::run(options, files.clone(), shared.clone(), stop.clone()));
+    } else {
+        shared.set_service(tftp::SERVICE, "off", SWITCHED_OFF);
+    }
+    if config.enable.syslog {
+        tasks.spawn(syslog::run(shared.clone(), stop.clone()));
+    } else {
+        shared.set_service(syslog::SERVICE, "off", SWITCHED_OFF);
+    }
+    probe
+}
+
+/// Looks for foreign DHCP servers on the region's order.
+struct Probe {
+    shared: Shared,
+    interfaces: watch::Receiver<Interfaces>,
+}
+
+#[async_trait]
+impl DhcpProbe for Probe {
+    async fn probe(&self, vlan_id: i64) -> Result<Vec<IpAddr>, String> {
+        let interfaces = Arc::clone(&self.interfaces.borrow());
+        let timing = dhcp::foreign::Timing::default();
+        dhcp::search_vlan(&self.shared, &interfaces, vlan_id, timing).await.map_err(|error| chain(&error))
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    words
 }
 
 /// Writes a file so that a power cut leaves the old content or the new, never something between.

@@ -6,6 +6,7 @@
 //! what the region has stored. A power cut can lose up to [`FLUSH_AFTER`] of timeline, nothing else.
 
 pub mod journal;
+mod seal;
 
 use std::collections::HashMap;
 use std::io;

@@ -403,3 +403,14 @@ async fn a_change_that_does_not_fit_brings_a_new_snapshot() {
     assert!(get(&rack, CONFIG).await.text().contains("sanboot"));
     rack.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_spool_refuses_deliveries_instead_of_losing_them() {
+    let (region, dir) = (a_region(Status::Commissioning), tempfile::tempdir().unwrap());
+    let rack = a_rack_with(&region, dir.path(), |c| c.spool_limit = 0).await;
+    settled(&rack, &region).await;
+    region.set_away(true);
+    let reply = request(rack.http_addresses()[0], "POST", "/MAAS/metadata/2012-03-01/", &[AUTH, FORM], b"op=signal").await;
+    assert_eq!((reply.status, reply.headers["retry-after"].as_str()), (503, "5"));
+    rack.stop().await;
+}

@@ -370,4 +370,18 @@ mod tests {
         assert_eq!(kind(&Method::GET, "/MAAS/metadata/2012-03-01/", Some("signal")), Kind::Question);
         assert_eq!(kind(&Method::POST, "/MAAS/api/2.0/machines/", None), Kind::Question);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_form_panics(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200), query in "\\PC{0,40}") {
+            for kind in ["multipart/form-data", "application/x-www-form-urlencoded", "x"] {
+                let mut named = b"name=\"op\"".to_vec();
+                named.extend_from_slice(&body);
+                for body in [&body, &named] {
+                    let op = operation(Some(&query), Some(kind), body);
+                    proptest::prop_assert!(op.is_none_or(|op| op.len() <= MAX_OP * 3));
+                }
+            }
+        }
+    }
 }

@@ -1,21 +1,29 @@
 //! The spool's files: segments of lines, each a checksum and a batch as JSON.
 //!
+//! A batch with a machine's request in it holds credentials, so its JSON is sealed ([`super::seal`]) and
+//! base64 on disk; the others can be read with any tool.
+//!
 //! A segment is named by the place of its first batch in this journal, counted from 1. The region's number
 //! of a batch is that place plus a base, which is what the region had stored of this rack when the journal
 //! was first presented to it: a rack that lost its disk goes on where the region remembers it to have been.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use link::message::{Batch, Report};
 use sha2::{Digest as _, Sha256};
 
+use super::seal::Seal;
+
 /// Bytes after which a new segment is begun.
 pub const SEGMENT_BYTES: u64 = 4 << 20;
-/// Longest line that is read back, in bytes.
+/// Longest line that is read back, in bytes: the largest request, base64 inside JSON, sealed, base64 again.
 pub const MAX_LINE: u64 = 96 << 20;
 /// Bytes kept of batches that the region refused.
 pub const MAX_SET_ASIDE: u64 = 16 << 20;
@@ -61,6 +69,7 @@ pub struct Left {
 /// The spool's files. One per directory.
 pub struct Journal {
     dir: PathBuf,
+    seal: Seal,
     segments: VecDeque<Segment>,
     /// Open for writing: the last segment.
     tail: Option<File>,
@@ -87,7 +96,8 @@ impl Journal {
     /// # Errors
     /// When the disk fails.
     pub fn open(dir: PathBuf) -> io::Result<(Self, Left)> {
-        fs::create_dir_all(&dir)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let seal = Seal::open(&dir)?;
         let base = read_number(&dir.join(BASE))?;
         let done = read_number(&dir.join(DONE))?.unwrap_or(0);
         let mut names: Vec<u64> = Vec::new();
@@ -100,6 +110,7 @@ impl Journal {
         names.sort_unstable();
         let mut journal = Self {
             dir,
+            seal,
             segments: VecDeque::new(),
             tail: None,
             head: None,
@@ -121,7 +132,7 @@ impl Journal {
         let mut reader = BufReader::new(file);
         let (mut place, mut good) = (first, 0);
         loop {
-            match read_line(&mut reader)? {
+            match read_line(&mut reader, &self.seal)? {
                 Line::Reports { reports, bytes } => {
                     good += bytes;
                     if place > self.done {
@@ -167,12 +178,13 @@ impl Journal {
     /// # Errors
     /// When the disk fails; the batch is then not part of the journal.
     pub fn append(&mut self, reports: &[Report], durability: Durability) -> io::Result<()> {
-        let mut line = vec![b'0'; CHECKSUM * 2];
-        line.push(b' ');
-        serde_json::to_writer(&mut line, reports).map_err(io::Error::other)?;
-        let sum = checksum(&line[CHECKSUM * 2 + 1..]);
-        line[..CHECKSUM * 2].copy_from_slice(sum.as_bytes());
-        line.push(b'\n');
+        let json = serde_json::to_vec(reports).map_err(io::Error::other)?;
+        let payload = if reports.iter().any(|r| matches!(r, Report::Passed { .. })) {
+            STANDARD.encode(self.seal.seal(json)?).into_bytes()
+        } else {
+            json
+        };
+        let line = [checksum(&payload).as_bytes(), b" ", &payload, b"\n"].concat();
 
         if self.tail.is_none() || self.segments.back().is_none_or(|s| s.bytes >= SEGMENT_BYTES) {
             self.begin_segment()?;
@@ -283,14 +295,14 @@ impl Journal {
         if next.is_none() {
             let mut reader = BufReader::new(File::open(self.segment_path(segment.first))?);
             for _ in segment.first..place {
-                if !matches!(read_line(&mut reader)?, Line::Reports { .. }) {
+                if !matches!(read_line(&mut reader, &self.seal)?, Line::Reports { .. }) {
                     return Err(missing());
                 }
             }
             next = Some(reader);
         }
         let mut reader = next.ok_or_else(missing)?;
-        match read_line(&mut reader)? {
+        match read_line(&mut reader, &self.seal)? {
             Line::Reports { reports, .. } => {
                 if self.segments.iter().all(|s| s.first != place + 1) {
                     self.head = Some((place + 1, reader));
@@ -348,7 +360,15 @@ impl Journal {
         if file.metadata()?.len() > MAX_SET_ASIDE {
             return Err(io::Error::other("enough refused batches are kept"));
         }
-        let mut line = serde_json::to_vec(batch).map_err(io::Error::other)?;
+        let mut kept = batch.clone();
+        for report in &mut kept.reports {
+            if let Report::Passed { request, .. } = report {
+                // What is kept for people to look at holds no credentials.
+                request.headers.clear();
+                request.body.clear();
+            }
+        }
+        let mut line = serde_json::to_vec(&kept).map_err(io::Error::other)?;
         line.push(b'\n');
         file.write_all(&line)
     }
@@ -364,7 +384,7 @@ enum Line {
     Torn,
 }
 
-fn read_line(reader: &mut BufReader<File>) -> io::Result<Line> {
+fn read_line(reader: &mut BufReader<File>, seal: &Seal) -> io::Result<Line> {
     let mut line = Vec::new();
     let bytes = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? as u64;
     if bytes == 0 {
@@ -372,11 +392,15 @@ fn read_line(reader: &mut BufReader<File>) -> io::Result<Line> {
     }
     let parsed = line.strip_suffix(b"\n").and_then(|l| {
         let (sum, rest) = l.split_at_checked(CHECKSUM * 2)?;
-        let json = rest.strip_prefix(b" ")?;
-        if checksum(json).as_bytes() != sum {
+        let payload = rest.strip_prefix(b" ")?;
+        if checksum(payload).as_bytes() != sum {
             return None;
         }
-        serde_json::from_slice(json).ok()
+        if payload.starts_with(b"[") {
+            serde_json::from_slice(payload).ok()
+        } else {
+            serde_json::from_slice(&seal.open_sealed(STANDARD.decode(payload).ok()?)?).ok()
+        }
     });
     Ok(parsed.map_or(Line::Torn, |reports| Line::Reports { reports, bytes }))
 }

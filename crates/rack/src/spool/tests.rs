@@ -62,6 +62,29 @@ fn batches_survive_a_restart_in_their_order() {
 }
 
 #[test]
+fn a_machines_credentials_are_not_readable_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut report = delivery(1);
+    if let Report::Passed { request, .. } = &mut report {
+        request.headers.push(("authorization".into(), "OAuth oauth_signature=planted-secret".into()));
+        request.body = bytes::Bytes::from_static(b"power_pass=planted-secret");
+    }
+    let (mut journal, _) = Journal::open(dir.path().into()).unwrap();
+    journal.append(std::slice::from_ref(&report), Durability::Disk).unwrap();
+    journal.welcome(0).unwrap();
+    let batch = next(&mut journal).unwrap();
+    assert_eq!(batch.reports, [report]);
+    journal.set_aside(&batch).unwrap();
+    for (secret, encoded) in [("planted-secret", "cGxhbnRlZC1zZWNyZXQ"), ("power_pass", "cG93ZXJfcGFzc")] {
+        for entry in std::fs::read_dir(dir.path()).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(!text.contains(secret) && !text.contains(encoded), "{text}");
+        }
+    }
+}
+
+#[test]
 fn what_the_region_has_stored_is_not_sent_again() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, _) = Journal::open(dir.path().into()).unwrap();

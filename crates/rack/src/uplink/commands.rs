@@ -1,6 +1,6 @@
 //! Commands of the region: executed side by side, each attempt of a job once, its result delivered.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -191,13 +191,6 @@ impl Commands {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY);
         }
-    }
-
-    /// Jobs that are remembered and how far they are, for tests and diagnosis: (attempt, done).
-    #[must_use]
-    pub fn known(&self) -> BTreeMap<i64, (i64, bool)> {
-        let jobs = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.highest.iter().map(|(id, a)| (*id, (a.number, a.outcome.is_some()))).collect()
     }
 }
 

@@ -175,7 +175,7 @@ pub fn publish(
         Form::Signed => "sjson",
     };
     let bad_id = || PublishError::ContentId(content_id.to_owned());
-    if content_id.contains('/') {
+    if content_id.is_empty() || content_id.contains('/') {
         return Err(bad_id());
     }
     let path = |name: &str| {

@@ -134,7 +134,8 @@ impl ReadRequest {
             let (Ok(name), Ok(value)) = (str::from_utf8(name), str::from_utf8(value)) else {
                 continue;
             };
-            if kept.iter().any(|(seen, _)| seen.eq_ignore_ascii_case(name)) {
+            let seen = kept.iter().any(|(seen, _)| seen.eq_ignore_ascii_case(name));
+            if seen || name.is_empty() {
                 continue;
             }
             kept.push((name.to_owned(), value.to_owned()));
@@ -298,6 +299,12 @@ mod tests {
         assert_eq!(request.number("blksize"), Some(1408));
         assert_eq!(request.number("windowsize"), None);
         assert_eq!(request.options.len(), 2);
+    }
+
+    #[test]
+    fn an_option_without_a_name_is_no_option() {
+        let request = ReadRequest::parse(b"\x00\x01f\0octet\0\0\0\0x\0tsize\x000\0").unwrap();
+        assert_eq!(request.options, [("tsize".to_owned(), "0".to_owned())]);
     }
 
     #[test]

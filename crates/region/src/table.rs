@@ -7,12 +7,21 @@ use crate::operation::Operation;
 pub fn all() -> Vec<&'static Operation> {
     [
         crate::account::OPERATIONS,
+        crate::boot::OPERATIONS,
         crate::describe::OPERATIONS,
+        crate::event_query::OPERATIONS,
+        crate::fabric::OPERATIONS,
+        crate::ip_range::OPERATIONS,
         crate::machine::OPERATIONS,
+        crate::rack_controller::OPERATIONS,
         crate::setting::OPERATIONS,
         crate::sshkey::OPERATIONS,
+        crate::subnet::ops::OPERATIONS,
+        crate::tag::OPERATIONS,
         crate::user::OPERATIONS,
         crate::version::OPERATIONS,
+        crate::vlan::ops::OPERATIONS,
+        crate::zone::OPERATIONS,
     ]
     .into_iter()
     .flatten()

@@ -1,5 +1,7 @@
 //! `vlans`: layer 2 networks of a fabric.
 
+pub mod ops;
+
 use std::collections::HashMap;
 
 use serde_json::{Value, json};

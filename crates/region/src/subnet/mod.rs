@@ -1,5 +1,7 @@
 //! `subnets`: networks with addresses.
 
+pub mod ops;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 

@@ -11,6 +11,8 @@
 pub mod boot;
 pub mod id;
 pub mod install;
+pub mod ipam;
+pub mod layout;
 pub mod status;
 pub mod time;
 pub mod timeline;

@@ -407,6 +407,19 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_silent_machine_makes_room_and_loses_no_line() {
+        let mut collector = Collector::default();
+        let line = Message::parse(b"<30>x: here");
+        let address = |n: usize| IpAddr::from(Ipv4Addr::from(u32::try_from(n).unwrap()));
+        for n in 0..CLIENTS_MAX {
+            assert_eq!(collector.line(address(n), MAC, &line, at(i64::try_from(n).unwrap())), []);
+        }
+        let made_room = collector.line(address(CLIENTS_MAX), MAC, &line, at(1_000_000));
+        assert_eq!(made_room.iter().map(|e| e.ip).collect::<Vec<_>>(), [Some(address(0))]);
+        assert_eq!(collector.clients.len(), CLIENTS_MAX);
+    }
+
+    #[test]
     fn long_lines_are_cut_at_a_character() {
         let mut collector = Collector::default();
         let line = Message::parse(format!("<30>x: {}", "é".repeat(4_000)).as_bytes());

@@ -391,3 +391,143 @@ async fn read_whole(opened: &Opened, offset: u64, len: usize) -> io::Result<Byte
 fn cut(path: &str) -> String {
     path[..path.floor_char_boundary(MAX_TEXT)].to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use link::message::Report;
+    use link::snapshot::Snapshot;
+    use std::collections::BTreeMap;
+    use tokio::sync::mpsc;
+
+    #[derive(Clone)]
+    struct Memory(Arc<BTreeMap<&'static str, Bytes>>);
+
+    #[async_trait]
+    impl Source for Memory {
+        async fn open_file(&self, path: &str, _: ClientContext) -> Result<Opened, OpenError> {
+            self.0.get(path).cloned().map(Opened::Rendered).ok_or(OpenError::NotFound)
+        }
+    }
+
+    struct Running {
+        address: SocketAddr,
+        counters: Arc<Counters>,
+        reports: mpsc::Receiver<Report>,
+        _task: tokio_util::task::AbortOnDropHandle<()>,
+    }
+
+    fn start(transfers_max: usize) -> Running {
+        let (shared, reports) = Shared::new(Snapshot::default());
+        let options = Options { transfers_max, ..Options::default() };
+        let counters = Arc::clone(&options.counters);
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0).into(), None).unwrap();
+        let address = socket.local_address().unwrap();
+        let files = Memory(Arc::new(BTreeMap::from([("file", Bytes::from_static(&[7; 20]))])));
+        let server = Server { options, files, shared };
+        let task = tokio::spawn(server.listen(socket, CancellationToken::new()));
+        Running { address, counters, reports, _task: tokio_util::task::AbortOnDropHandle::new(task) }
+    }
+
+    async fn client() -> tokio::net::UdpSocket {
+        tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap()
+    }
+
+    async fn receive(socket: &tokio::net::UdpSocket) -> (Vec<u8>, SocketAddr) {
+        let mut buffer = [0; 600];
+        let (len, from) =
+            tokio::time::timeout(Duration::from_secs(30), socket.recv_from(&mut buffer)).await.unwrap().unwrap();
+        (buffer[..len].to_vec(), from)
+    }
+
+    async fn until(counter: &AtomicU64, value: u64) {
+        while counter.load(Ordering::Relaxed) != value {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn next_outcome(running: &mut Running) -> (FileOutcome, u64) {
+        let Some(Report::Timeline { entries }) = running.reports.recv().await else { panic!("no timeline") };
+        let What::File { outcome, bytes, .. } = entries[0].what else { panic!("{entries:?}") };
+        (outcome, bytes)
+    }
+
+    const ASK_SIZE: &[u8] = b"\0\x01file\0octet\0tsize\x000\0";
+    const ASK_BLOCKS: &[u8] = b"\0\x01file\0octet\0blksize\x0016\0";
+    const ACK_0: &[u8] = &[0, 4, 0, 0];
+
+    #[tokio::test]
+    async fn a_size_probe_and_the_transfer_after_it_may_use_one_port() {
+        let mut running = start(8);
+        let socket = client().await;
+        socket.send_to(ASK_SIZE, running.address).await.unwrap();
+        let (answer, first) = receive(&socket).await;
+        assert_eq!(answer, b"\0\x06tsize\x0020\0");
+        socket.send_to(b"\0\x05\0\x08enough\0", first).await.unwrap();
+        assert_eq!(next_outcome(&mut running).await, (FileOutcome::Probed, 0));
+        socket.send_to(ASK_BLOCKS, running.address).await.unwrap();
+        let (answer, second) = receive(&socket).await;
+        assert_eq!(answer, b"\0\x06blksize\x0016\0");
+        socket.send_to(ACK_0, second).await.unwrap();
+        assert_eq!(receive(&socket).await, ([&[0, 3, 0, 1][..], &[7; 16]].concat(), second));
+        socket.send_to(&[0, 4, 0, 1], second).await.unwrap();
+        assert_eq!(receive(&socket).await, ([&[0, 3, 0, 2][..], &[7; 4]].concat(), second));
+        socket.send_to(&[0, 4, 0, 2], second).await.unwrap();
+        assert_eq!(next_outcome(&mut running).await, (FileOutcome::Complete, 20));
+        assert_eq!(running.counters.bytes.load(Ordering::Relaxed), 20);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_begins_anew_is_served_anew() {
+        let mut running = start(8);
+        let socket = client().await;
+        socket.send_to(ASK_BLOCKS, running.address).await.unwrap();
+        let (_, first) = receive(&socket).await;
+        // The same again, unanswered so far: our answer was on its way.
+        socket.send_to(ASK_BLOCKS, running.address).await.unwrap();
+        until(&running.counters.repeated, 1).await;
+        // It has heard us, and asks once more: it was switched off and on.
+        socket.send_to(ACK_0, first).await.unwrap();
+        assert_eq!(receive(&socket).await.1, first);
+        socket.send_to(ASK_BLOCKS, running.address).await.unwrap();
+        assert_eq!(next_outcome(&mut running).await, (FileOutcome::Aborted, 0));
+        let (answer, second) = receive(&socket).await;
+        assert_eq!(answer[..2], [0, 6]);
+        assert_ne!(second, first);
+    }
+
+    #[tokio::test]
+    async fn beyond_the_bound_a_request_is_met_with_silence_until_there_is_room() {
+        let mut running = start(1);
+        let (one, two) = (client().await, client().await);
+        one.send_to(ASK_SIZE, running.address).await.unwrap();
+        let (_, transfer) = receive(&one).await;
+        two.send_to(ASK_SIZE, running.address).await.unwrap();
+        until(&running.counters.too_many, 1).await;
+        one.send_to(b"\0\x05\0\0\0", transfer).await.unwrap();
+        assert_eq!(next_outcome(&mut running).await.0, FileOutcome::Probed);
+        loop {
+            // The place is free a moment after the end is told.
+            two.send_to(ASK_SIZE, running.address).await.unwrap();
+            let mut answer = [0; 64];
+            if let Ok(received) = tokio::time::timeout(Duration::from_millis(50), two.recv(&mut answer)).await {
+                assert_eq!(answer[..received.unwrap()][..2], [0, 6]);
+                break;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_served_is_refused_in_words() {
+        let mut running = start(8);
+        let socket = client().await;
+        socket.send_to(b"\0\x01missing\0octet\0", running.address).await.unwrap();
+        assert_eq!(receive(&socket).await.0[..4], [0, 5, 0, 1]);
+        assert_eq!(next_outcome(&mut running).await, (FileOutcome::NotFound, 0));
+        socket.send_to(b"\0\x01../etc/passwd\0octet\0", running.address).await.unwrap();
+        assert_eq!(receive(&socket).await.0[..4], [0, 5, 0, 2]);
+        socket.send_to(b"\0\x02file\0octet\0", running.address).await.unwrap();
+        assert_eq!(receive(&socket).await.0[..4], [0, 5, 0, 2]);
+        assert_eq!(running.counters.refused.load(Ordering::Relaxed), 2);
+    }
+}

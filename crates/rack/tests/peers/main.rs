@@ -3,9 +3,9 @@
 mod net;
 mod service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,11 +15,15 @@ use link::message::{LeaseEvent, Report};
 use metal::MacAddr;
 use metal::timeline::{FileOutcome, What};
 use net::{CLIENT_MAC, Lab, Namespace, Program, wait_for};
-use service::{Rights, Service, snapshot};
+use service::{Rights, Service, snapshot, snapshot_of_two};
+use wire_dhcp::raw::{self as frames, Envelope};
 
 fn client_mac() -> MacAddr {
     CLIENT_MAC.parse().unwrap()
 }
+
+/// What the service says once it serves.
+const SERVING: &str = "serving the untagged VLAN of fabric-0 through";
 
 fn in_range(address: &str) -> bool {
     let address: Ipv4Addr = address.parse().unwrap();
@@ -162,7 +166,7 @@ fn a_foreign_server_is_found_and_nobody_is_served_beside_it() {
     lab.client.ip(&["-4", "addr", "flush", "dev", "c0"]);
     dnsmasq.stop();
     service.wait_for_report("that it is gone", found(None));
-    service.wait_for_state("dhcpd", "serving the untagged VLAN of fabric-0 through r0");
+    service.wait_for_state("dhcpd", SERVING);
     assert!(lab.udhcpc_asks(), "served once it is gone");
 }
 
@@ -175,7 +179,7 @@ fn a_lease_survives_a_kill() {
     service.kill();
 
     let service = Service::start(&lab.rack, lab.dir.path(), snapshot(true));
-    service.wait_for_state("dhcpd", "serving");
+    service.wait_for_state("dhcpd", SERVING);
     assert_eq!(service.shared.client_mac(address.parse().unwrap()), Some(client_mac()), "known from the log");
     client.signal("USR1");
     wait_for("the renewal", || lab.client_events().contains(&format!("renew {address}")).then_some(()));
@@ -197,13 +201,138 @@ fn a_lease_survives_a_kill() {
 }
 
 #[test]
+fn the_second_rack_stands_by_and_takes_over() {
+    let lab = Lab::new();
+    let second = lab.second_rack();
+    let (one, two) = (lab.dir.path().join("one"), lab.dir.path().join("two"));
+    std::fs::create_dir(&one).unwrap();
+    std::fs::create_dir(&two).unwrap();
+    let primary = Service::start(&lab.rack, &one, snapshot_of_two());
+    primary.wait_for_state("dhcpd", SERVING);
+    let secondary = Service::start_as("rack02", &second, &two, snapshot_of_two(), Rights::All, BTreeMap::new());
+    let (status, info) = secondary.wait_for_state("dhcpd", "standing by for 10.77.0.1");
+    assert_eq!(status, "off", "{info}");
+    assert!(lab.udhcpc_once().status.success());
+    let from_primary = wait_for("a lease of the primary", || primary.leases().pop()).ip;
+    assert!(from_primary <= "10.77.0.104".parse::<IpAddr>().unwrap(), "the lower half: {from_primary}");
+    assert!(secondary.leases().is_empty());
+
+    drop(primary);
+    secondary.wait_for_state("dhcpd", SERVING);
+    lab.client.ip(&["link", "set", "c0", "address", "52:54:00:77:00:06"]);
+    assert!(lab.udhcpc_once().status.success());
+    let from_secondary = wait_for("a lease of the secondary", || secondary.leases().pop()).ip;
+    assert!(from_secondary >= "10.77.0.105".parse::<IpAddr>().unwrap(), "the upper half: {from_secondary}");
+    let foreign = |r: &Report| matches!(r, Report::ForeignDhcp { server: Some(_), .. });
+    assert!(!secondary.reports().iter().any(foreign), "a partner is no stranger");
+}
+
+/// Option `code` of a DHCP message.
+fn option(message: &[u8], code: u8) -> Option<&[u8]> {
+    let mut rest = message.get(240..)?;
+    loop {
+        match rest {
+            [0, after @ ..] => rest = after,
+            [255, ..] | [] => return None,
+            [found, len, after @ ..] => {
+                let (data, after) = after.split_at_checked(usize::from(*len))?;
+                if *found == code {
+                    return Some(data);
+                }
+                rest = after;
+            }
+            [_] => return None,
+        }
+    }
+}
+
+/// A message of a boot ROM in its frame: a DISCOVER, or the REQUEST that takes an offer.
+fn machine_frame(mac: wire_dhcp::Mac, offer: Option<&[u8]>) -> Vec<u8> {
+    let mut message = vec![1, 1, 6, 0];
+    message.extend(&mac.0[2..]);
+    message.extend([0, 0, 0x80, 0]);
+    message.resize(28, 0);
+    message.extend(mac.0);
+    message.resize(236, 0);
+    message.extend([99, 130, 83, 99, 53, 1, if offer.is_some() { 3 } else { 1 }]);
+    if let Some(offer) = offer {
+        message.extend([50, 4]);
+        message.extend(&offer[16..20]);
+        message.extend([54, 4]);
+        message.extend(option(offer, 54).unwrap());
+    }
+    message.push(255);
+    let envelope = Envelope {
+        src_mac: mac,
+        dst_mac: wire_dhcp::Mac::BROADCAST,
+        src: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68),
+        dst: SocketAddrV4::new(Ipv4Addr::BROADCAST, 67),
+    };
+    frames::build(&envelope, &message).unwrap()
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the time is worth knowing")]
+fn a_thousand_machines_that_start_together_get_an_address_each() {
+    const MACHINES: u16 = 1_000;
+    let lab = Lab::new();
+    lab.rack.ip(&["addr", "add", "10.80.0.1/16", "dev", "r0"]);
+    let mut wide = snapshot(true);
+    let subnet = wide.subnets.get_mut(&1).unwrap();
+    subnet.cidr = "10.80.0.0/16".parse().unwrap();
+    subnet.gateway = None;
+    subnet.ranges[0].start = "10.80.1.0".parse().unwrap();
+    subnet.ranges[0].end = "10.80.200.0".parse().unwrap();
+    let service = Service::start(&lab.rack, lab.dir.path(), wide);
+    service.wait_for_state("dhcpd", SERVING);
+    let name = lab.client.name.clone();
+    let addresses = std::thread::spawn(move || {
+        Namespace::enter(&name);
+        let index = rack::raw::interfaces().unwrap().into_iter().find(|i| i.name == "c0").unwrap().index;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let socket = rack::raw::PacketSocket::open(index, "c0", 68).unwrap();
+            let mac = |n: u16| wire_dhcp::Mac([0x52, 0x54, 0, 0x80, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
+            let began = Instant::now();
+            for n in 0..MACHINES {
+                socket.send(&machine_frame(mac(n), None)).unwrap();
+            }
+            let mut leased: BTreeMap<[u8; 6], [u8; 4]> = BTreeMap::new();
+            let mut buffer = vec![0; 2_048];
+            while leased.len() < usize::from(MACHINES) {
+                let frame = tokio::time::timeout(Duration::from_secs(20), socket.receive(&mut buffer)).await;
+                let frame = frame.unwrap_or_else(|_| panic!("{} leases, then silence", leased.len())).unwrap();
+                let datagram = frames::parse(&buffer[..frame.len]).unwrap();
+                let client: [u8; 6] = datagram.payload[28..34].try_into().unwrap();
+                match option(datagram.payload, 53) {
+                    Some([2]) => {
+                        socket.send(&machine_frame(wire_dhcp::Mac(client), Some(datagram.payload))).unwrap();
+                    }
+                    Some([5]) => {
+                        leased.insert(client, datagram.payload[16..20].try_into().unwrap());
+                    }
+                    other => panic!("message type {other:?}"),
+                }
+            }
+            println!("{MACHINES} leases in {:?}", began.elapsed());
+            leased.into_values().collect::<BTreeSet<_>>()
+        })
+    });
+    assert_eq!(addresses.join().unwrap().len(), usize::from(MACHINES), "no address twice");
+    wait_for("the reports", || (service.leases().len() == usize::from(MACHINES)).then_some(()));
+    drop(service);
+    let opened = rack::dhcp::journal::DiskLog::open(lab.dir.path()).unwrap();
+    assert_eq!(opened.records.len(), usize::from(MACHINES), "every lease is on disk");
+}
+
+#[test]
 fn a_relay_agent_gets_an_address_of_the_relayed_vlan() {
     let lab = Lab::new();
     lab.client.ip(&["addr", "add", "10.77.0.2/24", "dev", "c0"]);
     lab.client.ip(&["addr", "add", "10.78.0.1/24", "dev", "lo"]);
     lab.rack.ip(&["route", "add", "10.78.0.0/24", "via", "10.77.0.2"]);
     let service = Service::start(&lab.rack, lab.dir.path(), snapshot(true));
-    service.wait_for_state("dhcpd", "serving");
+    service.wait_for_state("dhcpd", SERVING);
     let name = lab.client.name.clone();
     let offer = std::thread::spawn(move || {
         Namespace::enter(&name);

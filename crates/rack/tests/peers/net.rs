@@ -133,6 +133,25 @@ impl Lab {
         lab
     }
 
+    /// A second rack on the same wire: `r1` with 10.77.0.4/24. The machines' ends become ports of a bridge,
+    /// and `c0` is the bridge.
+    pub fn second_rack(&self) -> Namespace {
+        let second = Namespace::new("rack2");
+        let (name, client) = (second.name.as_str(), self.client.name.as_str());
+        run(&["ip", "link", "add", "r1", "netns", name, "type", "veth", "peer", "name", "c2", "netns", client]);
+        second.ip(&["addr", "add", "10.77.0.4/24", "dev", "r1"]);
+        second.ip(&["link", "set", "r1", "up"]);
+        self.client.ip(&["link", "set", "c0", "down"]);
+        self.client.ip(&["link", "set", "c0", "name", "c1"]);
+        self.client.ip(&["link", "add", "c0", "address", "52:54:00:77:00:05", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"]);
+        for port in ["c1", "c2"] {
+            self.client.ip(&["link", "set", port, "master", "c0"]);
+            self.client.ip(&["link", "set", port, "up"]);
+        }
+        self.client.ip(&["link", "set", "c0", "up"]);
+        second
+    }
+
     /// The IPv4 addresses of the machines' side.
     pub fn client_addresses(&self) -> Vec<String> {
         let lines = self.client.ip(&["-4", "-o", "addr", "show", "dev", "c0"]);

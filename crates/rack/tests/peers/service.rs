@@ -9,8 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use link::message::{Lease, LeaseEvent, Report};
-use link::snapshot::{Range, Snapshot, Subnet, Vlan};
-use metal::SystemId;
+use link::snapshot::{Machine, Range, Reservation, Snapshot, Subnet, Vlan};
+use metal::boot::Facts;
+use metal::status::Status;
+use metal::{MacAddr, SystemId};
 use metal::timeline::{Entry, What};
 use rack::dhcp::foreign::Timing;
 use rack::files::{ClientContext, OpenError, Opened};
@@ -71,6 +73,30 @@ pub fn snapshot(dhcp_on: bool) -> Snapshot {
     out
 }
 
+/// The same VLAN with a second rack, `rack02` at 10.77.0.4.
+pub fn snapshot_of_two() -> Snapshot {
+    let mut out = snapshot(true);
+    for vlan in out.vlans.values_mut() {
+        vlan.secondary_rack = Some("rack02".into());
+    }
+    for (id, ip) in [(RACK, "10.77.0.1"), ("rack02", "10.77.0.4")] {
+        let controller = Machine {
+            system_id: id.into(),
+            hostname: id.into(),
+            fqdn: format!("{id}.maas"),
+            facts: Facts { status: Status::Deployed, netboot: false, ephemeral_deploy: false, is_machine: false },
+            architecture: "amd64/generic".into(),
+            hardware_uuid: None,
+            macs: Vec::new(),
+            addresses: vec![Reservation { mac: MacAddr([2; 6]), ip: ip.parse().unwrap(), subnet_id: 1 }],
+            kernel_opts: String::new(),
+            deploy: None,
+        };
+        out.machines.insert(id.into(), controller);
+    }
+    out
+}
+
 /// Files from memory.
 #[derive(Clone)]
 pub struct Memory(pub Arc<BTreeMap<String, Bytes>>);
@@ -109,8 +135,19 @@ impl Service {
         rights: Rights,
         files: BTreeMap<String, Bytes>,
     ) -> Self {
+        Self::start_as(RACK, namespace, data_dir, snapshot, rights, files)
+    }
+
+    pub fn start_as(
+        rack: &str,
+        namespace: &Namespace,
+        data_dir: &Path,
+        snapshot: Snapshot,
+        rights: Rights,
+        files: BTreeMap<String, Bytes>,
+    ) -> Self {
         let (shared, mut incoming) = Shared::new(snapshot);
-        shared.set_rack(SystemId::from(RACK));
+        shared.set_rack(SystemId::from(rack));
         let reports = Arc::new(Mutex::new(Vec::new()));
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         let (name, data_dir) = (namespace.name.clone(), data_dir.to_owned());
@@ -163,6 +200,10 @@ impl Service {
     #[track_caller]
     pub fn wait_for_report<T>(&self, what: &str, find: impl Fn(&Report) -> Option<T>) -> T {
         wait_for(what, || self.reports.lock().unwrap().iter().find_map(&find))
+    }
+
+    pub fn reports(&self) -> Vec<Report> {
+        self.reports.lock().unwrap().clone()
     }
 
     pub fn leases(&self) -> Vec<Lease> {

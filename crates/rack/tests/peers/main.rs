@@ -360,6 +360,8 @@ fn a_stock_client_fetches_files_over_tftp() {
     lab.client.ip(&["addr", "add", "10.77.0.2/24", "dev", "c0"]);
     // A second address of ours: the answer must come from the one that was asked.
     lab.rack.ip(&["addr", "add", "10.77.0.3/24", "dev", "r0"]);
+    lab.rack.ip(&["addr", "add", "2001:db8:77::1/64", "dev", "r0", "nodad"]);
+    lab.client.ip(&["addr", "add", "2001:db8:77::2/64", "dev", "c0", "nodad"]);
     let content: Vec<u8> = (0..3_000_000u32).flat_map(|n| (n % 251).to_le_bytes()).take(3_000_001).collect();
     let files = BTreeMap::from([("boot/kernel".to_owned(), Bytes::from(content.clone()))]);
     let service = Service::start_with(&lab.rack, lab.dir.path(), snapshot(false), Rights::All, files);
@@ -367,7 +369,7 @@ fn a_stock_client_fetches_files_over_tftp() {
     let client: IpAddr = "10.77.0.2".parse().unwrap();
     service.shared.saw_client(client, client_mac(), metal::Timestamp(0));
     let target = lab.dir.path().join("fetched");
-    for asked in ["10.77.0.1", "10.77.0.3"] {
+    for asked in ["10.77.0.1", "10.77.0.3", "2001:db8:77::1"] {
         std::fs::write(&target, "").unwrap();
         let mut tftp = lab.client.command("tftp");
         tftp.args(["-m", "binary", asked, "-c", "get", "/boot/kernel", target.to_str().unwrap()]);
@@ -381,13 +383,14 @@ fn a_stock_client_fetches_files_over_tftp() {
     let transfers = wait_for("the timeline", || {
         let entries = service.timeline();
         let files: Vec<_> = entries.into_iter().filter(|e| matches!(e.what, What::File { .. })).collect();
-        (files.len() == 3).then_some(files)
+        (files.len() == 4).then_some(files)
     });
     let size = content.len() as u64;
     let file = |path: &str, bytes, size, outcome| What::File { transport: "tftp".into(), path: path.into(), bytes, size, outcome };
     assert_eq!(transfers[0].what, file("boot/kernel", size, Some(size), FileOutcome::Complete));
     assert_eq!((transfers[0].mac, transfers[0].ip), (Some(client_mac()), Some(client)));
-    assert_eq!(transfers[2].what, file("boot/nothing", 0, None, FileOutcome::NotFound));
+    assert_eq!(transfers[2].ip, Some("2001:db8:77::2".parse().unwrap()));
+    assert_eq!(transfers[3].what, file("boot/nothing", 0, None, FileOutcome::NotFound));
 }
 
 #[test]

@@ -11,7 +11,6 @@
 //! | `@xact` | `0` | the transaction's id |
 //! | `@ids($n)` | the numbers of a JSON list | the same |
 //! | `@texts($n)` | the texts of a JSON list | the same |
-//! | `@now` | not used: the caller's clock | the database's clock in microseconds |
 //! | `@skip_locked` | | `FOR UPDATE SKIP LOCKED` |
 
 use std::collections::HashMap;

@@ -32,8 +32,8 @@ pub const MAX_KEPT: i64 = 1_000_000;
 pub const MAX_TRIM: i64 = 5_000;
 /// How long a reader sleeps without a wake-up: the safety net.
 pub const POLL: Duration = Duration::from_secs(1);
-/// How long a reader sleeps at first while rows wait for an older transaction to end.
-const HELD_POLL: Duration = Duration::from_millis(5);
+/// How long a reader sleeps while rows wait for an older transaction to end: at first, and at most.
+const HELD_POLL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
 /// A place in the feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -251,7 +251,7 @@ impl FeedReader {
     /// [`StoreError::StartAgain`] when the feed no longer reaches back to where the reader stands: take
     /// a snapshot and a new reader. Otherwise when the database does not answer; calling again goes on.
     pub async fn next(&mut self) -> Result<Vec<Change>, StoreError> {
-        let mut held_poll = HELD_POLL;
+        let mut held_poll = HELD_POLL.0;
         loop {
             // Marked as seen before looking, so that a change committed meanwhile is not slept over.
             self.wakes.borrow_and_update();
@@ -262,7 +262,7 @@ impl FeedReader {
             }
             // Nobody notifies when the transaction ends that holds rows back.
             let wait = if held { held_poll } else { POLL };
-            held_poll = (held_poll * 2).min(POLL);
+            held_poll = (held_poll * 2).min(HELD_POLL.1);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 r = self.wakes.changed() => r.map_err(|_| StoreError::Closed)?,

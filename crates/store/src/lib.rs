@@ -5,7 +5,9 @@
 //! both engines (`$1`, `RETURNING`, `ON CONFLICT`); the words that differ start with `@`, see [`dialect`].
 //! This crate knows neither HTTP nor the wire protocols.
 //!
-//! Start reading at [`db`], then [`tx`] (how statements run) and [`feed`] (how others learn of changes).
+//! Start reading at [`db`], then [`tx`] (how statements run), [`feed`] (how others learn of changes) and
+//! [`job`] (work that outlives a process). [`timeline`] is a store of its own beside the main one; [`seal`]
+//! keeps secrets unreadable in both. Tests take their databases from `testing` (feature of that name).
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +19,7 @@ pub mod job;
 mod lite;
 pub mod migrate;
 mod pg;
+mod readers;
 pub mod seal;
 #[cfg(feature = "testing")]
 pub mod testing;

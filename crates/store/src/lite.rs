@@ -14,11 +14,12 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::db::Wakes;
 use crate::error::StoreError;
+use crate::readers::Readers;
 use crate::tx::{Conn, LiteConn, Tx, TxError};
 
 /// Changes that may wait for the writer; further callers wait for a place.
@@ -48,7 +49,7 @@ enum Ended<T, E> {
 
 pub(crate) struct Lite {
     queue: mpsc::Sender<Change>,
-    read: SqlitePool,
+    read: Arc<Readers>,
     writer: tokio::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
     stop: tokio_util::sync::CancellationToken,
 }
@@ -76,18 +77,8 @@ impl Lite {
             .pragma("trusted_schema", "0")
             .pragma("cache_size", "-16000");
         let writer = options.clone().connect().await.map_err(|e| open_error(path, e))?;
-        // A reader waits in the pool inside a transaction that has not read anything yet: such a one holds
-        // no snapshot and no lock, and the next reader need not begin it. What the last reader saw is given
-        // up after it has let go, not when the next one asks. A reader's page cache is small: the pages
-        // are in the system's cache anyway.
-        let read = SqlitePoolOptions::new()
-            .max_connections(readers.max(1))
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .after_connect(|conn, _| Box::pin(async move { conn.execute("BEGIN").await.map(|_| ()) }))
-            .after_release(|conn, _| Box::pin(async move { conn.execute("ROLLBACK; BEGIN").await.map(|_| true) }))
-            .connect_lazy_with(options.pragma("query_only", "1").pragma("cache_size", "-4000"));
+        // A reader's page cache is small: the pages are in the system's cache anyway.
+        let read = Readers::new(options.pragma("query_only", "1").pragma("cache_size", "-4000"), readers);
         let (queue, waiting) = mpsc::channel(QUEUE);
         let stop = tokio_util::sync::CancellationToken::new();
         let writer = tokio::spawn(write_loop(writer, waiting, wakes, stop.clone()));
@@ -95,7 +86,7 @@ impl Lite {
     }
 
     pub(crate) async fn read(&self) -> Result<Tx, StoreError> {
-        Ok(Tx::new(Conn::Lite(LiteConn::Pool(self.read.acquire().await?))))
+        Ok(Tx::new(Conn::Lite(LiteConn::Pool(self.read.begin().await?))))
     }
 
     pub(crate) async fn write<T, E, F>(&self, f: F) -> Result<T, E>

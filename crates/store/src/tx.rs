@@ -42,7 +42,7 @@ pub enum Conn {
 
 #[doc(hidden)]
 pub enum LiteConn {
-    Pool(sqlx::pool::PoolConnection<sqlx::Sqlite>),
+    Pool(crate::readers::Reader),
     Own(sqlx::SqliteConnection),
 }
 

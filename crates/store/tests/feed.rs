@@ -1,7 +1,6 @@
 //! The change feed through the front door, on both engines: no reader misses a change.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -10,7 +9,6 @@ use proptest::prelude::*;
 use store::feed::{FeedReader, Position};
 use store::testing::TestDb;
 use store::{Db, StoreError, Tx};
-use tokio::sync::Notify;
 
 /// Longest wait for what must come.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -117,6 +115,9 @@ store::both! {
 #[cfg(feature = "peers")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_commits_late_is_not_passed_over_on_postgres() {
+    use std::sync::Arc;
+    use tokio::sync::Notify;
+
     let t = store::testing::postgres().await;
     let from = here(&t.db).await;
     let (written, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

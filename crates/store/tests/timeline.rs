@@ -48,7 +48,7 @@ store::both! {
         let s = &boot.summary;
         assert_eq!((s.number, s.entries, s.stage, s.ended), (1, 3, Stage::Running, None));
         assert_eq!((s.started, s.last), (Timestamp(1_000_000), Timestamp(3_000_000)));
-        assert_eq!(timeline.boots(MAC).await.unwrap(), [boot.summary.clone()]);
+        assert_eq!(timeline.boots(MAC).await.unwrap(), std::slice::from_ref(&boot.summary));
         assert_eq!(timeline.boot(s.id + 1).await.unwrap(), None);
     }
 

@@ -12,6 +12,7 @@ pub fn all() -> Vec<&'static Operation> {
         crate::event_query::OPERATIONS,
         crate::fabric::OPERATIONS,
         crate::ip_range::OPERATIONS,
+        crate::layout::OPERATIONS,
         crate::machine::OPERATIONS,
         crate::rack_controller::OPERATIONS,
         crate::setting::OPERATIONS,

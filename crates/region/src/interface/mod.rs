@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 
+use metal::status::Status;
 use serde_json::{Value, json};
 
+use crate::error::ApiError;
+use crate::node::NodeRow;
+use crate::node::row::{DEVICE, MACHINE};
 use crate::subnet::{SubnetRow, texts};
 use crate::vlan::VlanRow;
 
@@ -189,5 +193,32 @@ impl InterfaceRow {
             "vendor": self.vendor,
             "resource_uri": format!("/MAAS/api/2.0/nodes/{system_id}/interfaces/{}/", self.id),
         })
+    }
+}
+
+/// The statuses in which the network of a machine can be configured.
+const EDITABLE: [Status; 5] = [
+    Status::New,
+    Status::Ready,
+    Status::FailedTesting,
+    Status::Allocated,
+    Status::Broken,
+];
+
+/// Whether the network of a node can be configured now; `what` is the verb for the answer.
+///
+/// # Errors
+/// 409 when it cannot.
+pub fn editable(node: &NodeRow, what: &str) -> Result<(), ApiError> {
+    match node.node_type {
+        MACHINE if EDITABLE.contains(&node.status()?) => Ok(()),
+        // The sentence that clients of MAAS know.
+        MACHINE => Err(ApiError::Conflict(format!(
+            "Cannot {what} interface because the machine is not New, Ready, Allocated, or Broken."
+        ))),
+        DEVICE => Ok(()),
+        _ => Err(ApiError::Conflict(format!(
+            "Cannot {what} interface: the interfaces of a controller are those of its host."
+        ))),
     }
 }

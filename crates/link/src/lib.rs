@@ -11,6 +11,7 @@
 pub mod message;
 pub mod port;
 pub mod snapshot;
+pub mod tls;
 
 /// Version of the messages. A region serves racks of its own version and of the one before.
 pub const VERSION: u32 = 1;

@@ -1,0 +1,36 @@
+//! Boot images: what there is, what a machine gets, where the bytes are, and how they come here.
+//!
+//! A set of files is in the database only when every one of its files is on disk; what is on its way is
+//! noted beside the resource (see [`held::Pending`]). Content lies in the data directory by its SHA-256
+//! ([`blob`]), so a file is never half of one version and half of another.
+//!
+//! Start reading at [`sync`], the import; [`held`] is what everybody else asks.
+
+pub mod blob;
+pub mod choose;
+pub mod held;
+pub mod racks;
+
+use std::sync::Arc;
+
+use store::job::Job;
+
+pub use blob::open as open_blob;
+pub use choose::{
+    Deployable, Source, check_architecture, deployable, install_source, newest_series,
+};
+pub use racks::for_racks;
+
+use crate::error::ApiError;
+use crate::region::Region;
+
+/// Kind of the jobs that import images.
+pub const SYNC_KIND: &str = "image-sync";
+
+/// Imports the selected images.
+///
+/// # Errors
+/// When the database fails.
+pub async fn sync_job(_region: &Arc<Region>, _job: &Job) -> Result<(), ApiError> {
+    Err(ApiError::bug("images"))
+}

@@ -236,12 +236,29 @@ fn boot_disk(plan: &Plan, found: &Found) -> Result<String, InstallError> {
     id.and_then(|id| found.get(id)).map(crate::block::Disk::path).ok_or_else(|| InstallError::Plan("the plan has no disk to boot from".to_owned()))
 }
 
-fn uefi(site: &Site<'_>, tree: &Tree, plan: &Plan, found: &Found, mounts: &[Mount]) -> Result<(), InstallError> {
+/// Names for the architecture, and the mount of the EFI system partition.
+fn uefi_place<'a>(site: &Site<'_>, mounts: &'a [Mount]) -> Result<(Arch, &'a Mount), InstallError> {
     let arch = arch(&site.machine).ok_or_else(|| InstallError::Plan(format!("no UEFI boot loader is known for {}", site.machine)))?;
     let esp = mounts.iter().find(|m| m.path.as_deref() == Some("/boot/efi") && m.filesystem.kind == "vfat");
     let esp = esp.ok_or_else(|| {
         InstallError::Plan("this machine was booted by UEFI, but the plan mounts no EFI system partition at /boot/efi".to_owned())
     })?;
+    Ok((arch, esp))
+}
+
+/// Whether the plan has a place for the boot loader that this machine's firmware needs.
+///
+/// # Errors
+/// When it has none.
+pub fn check(site: &Site<'_>, mounts: &[Mount]) -> Result<(), InstallError> {
+    match firmware(site) {
+        Firmware::Bios => Ok(()),
+        Firmware::Uefi => uefi_place(site, mounts).map(|_| ()),
+    }
+}
+
+fn uefi(site: &Site<'_>, tree: &Tree, plan: &Plan, found: &Found, mounts: &[Mount]) -> Result<(), InstallError> {
+    let (arch, esp) = uefi_place(site, mounts)?;
     let id = os_release(tree, "ID").unwrap_or_else(|| "linux".to_owned());
     let s = arch.suffix;
     let own = format!("/boot/efi/EFI/{id}");

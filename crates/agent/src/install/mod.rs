@@ -124,10 +124,11 @@ const STAGES: &[Stage] = &[
         "partitioning",
         &[
             FIND,
+            ("check-plan", "checking the plan against the machine", check_plan),
             RELEASE,
             WIPE,
             ("partition-disks", "writing partition tables", |s| partition::partition(s.site.sys, s.site.runner, &s.plan.storage, &s.found)),
-            ("make-file-systems", "making file systems", make_filesystems),
+            ("make-file-systems", "making file systems", |s| filesystem::make(s.site.runner, &s.filesystems)),
             ("mount-file-systems", "mounting the new file systems", mount_filesystems),
         ],
     ),
@@ -168,6 +169,7 @@ impl State<'_> {
 }
 
 fn find_disks(s: &mut State<'_>) -> Result<(), InstallError> {
+    Kind::of(&s.plan.image.ftype)?;
     s.found = disks::find(s.site.sys, &s.plan.storage)?;
     for (id, disk) in &s.found {
         let serial = disk.serial.as_deref().unwrap_or("none");
@@ -176,18 +178,23 @@ fn find_disks(s: &mut State<'_>) -> Result<(), InstallError> {
     Ok(())
 }
 
+/// Everything that can be known to fail is said before anything is wiped.
+fn check_plan(s: &mut State<'_>) -> Result<(), InstallError> {
+    for (id, disk) in &s.found {
+        partition::parts(&s.plan.storage, id, disk)?;
+    }
+    s.filesystems = filesystem::filesystems(s.site.sys, &s.plan.storage, &s.found)?;
+    s.filesystems.iter().try_for_each(|f| filesystem::make_command(f).map(|_| ()))?;
+    s.mounts = filesystem::mounts(&s.plan.storage, &s.filesystems)?;
+    boot::check(s.site, &s.mounts)
+}
+
 fn release_disks(s: &mut State<'_>) -> Result<(), InstallError> {
     s.found.values().try_for_each(|d| disks::release(s.site.sys, s.site.runner, s.site.journal, d))
 }
 
 fn wipe_disks(s: &mut State<'_>) -> Result<(), InstallError> {
     s.found.values().try_for_each(|d| disks::wipe(s.site.sys, s.site.runner, s.site.journal, d))
-}
-
-fn make_filesystems(s: &mut State<'_>) -> Result<(), InstallError> {
-    s.filesystems = filesystem::filesystems(s.site.sys, &s.plan.storage, &s.found)?;
-    s.mounts = filesystem::mounts(&s.plan.storage, &s.filesystems)?;
-    filesystem::make(s.site.runner, &s.filesystems)
 }
 
 fn mount_filesystems(s: &mut State<'_>) -> Result<(), InstallError> {

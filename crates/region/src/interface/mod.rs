@@ -1,5 +1,9 @@
 //! `interfaces`: network interfaces of nodes, and the addresses linked to them.
 
+pub mod form;
+pub mod link;
+pub mod ops;
+
 use std::collections::HashMap;
 
 use metal::status::Status;

@@ -1,5 +1,7 @@
 //! `block-devices` and `partitions`: the disks of nodes.
 
+pub mod ops;
+
 use std::collections::HashMap;
 
 use serde_json::{Value, json};

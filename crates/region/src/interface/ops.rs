@@ -1,0 +1,467 @@
+//! The operations of interfaces. Bonds, bridges and VLAN interfaces are not made here yet.
+
+use metal::status::Status;
+use serde_json::Value;
+use store::Tx;
+
+use super::form::{self, Fields, check_tag};
+use super::{InterfaceRow, editable, link};
+use crate::answer::Answer;
+use crate::auth::{Action, Resource, authorize};
+use crate::call::Call;
+use crate::error::ApiError;
+use crate::node::row::{self, DEVICE, MACHINE};
+use crate::node::{NodeRow, View};
+use crate::operation::{Kind, Method, Operation, Param};
+use crate::select_interface;
+use crate::subnet::texts;
+
+const INTERFACES: Operation = Operation {
+    handler: "InterfacesHandler",
+    uri: "nodes/{system_id}/interfaces/",
+    ..Operation::READ
+};
+const INTERFACE: Operation = Operation {
+    handler: "InterfaceHandler",
+    uri: "nodes/{system_id}/interfaces/{id}/",
+    ..Operation::READ
+};
+const ACT: Operation = Operation {
+    method: Method::Post,
+    audit: Some("NODE"),
+    ..INTERFACE
+};
+
+/// `nodes/{system_id}/interfaces/` and `nodes/{system_id}/interfaces/{id}/`.
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        title: "List the interfaces of a node.",
+        run: |c| Box::pin(list(c)),
+        ..INTERFACES
+    },
+    Operation {
+        method: Method::Post,
+        op: Some("create_physical"),
+        title: "Add a physical interface.",
+        params: form::CREATE_PARAMS,
+        audit: Some("NODE"),
+        run: |c| Box::pin(create_physical(c)),
+        ..INTERFACES
+    },
+    Operation {
+        title: "Read an interface.",
+        run: |c| Box::pin(read(c)),
+        ..INTERFACE
+    },
+    Operation {
+        method: Method::Put,
+        title: "Change an interface.",
+        params: form::PARAMS,
+        audit: Some("NODE"),
+        run: |c| Box::pin(update(c)),
+        ..INTERFACE
+    },
+    Operation {
+        method: Method::Delete,
+        title: "Delete an interface.",
+        success: 204,
+        audit: Some("NODE"),
+        run: |c| Box::pin(delete(c)),
+        ..INTERFACE
+    },
+    Operation {
+        op: Some("link_subnet"),
+        title: "Give an interface an address in a subnet.",
+        params: link::PARAMS,
+        run: |c| Box::pin(link_subnet(c)),
+        ..ACT
+    },
+    Operation {
+        op: Some("unlink_subnet"),
+        title: "Take an address from an interface.",
+        params: &[Param::field("id", Kind::Int, "Id of the link.")],
+        run: |c| Box::pin(unlink_subnet(c)),
+        ..ACT
+    },
+    Operation {
+        op: Some("disconnect"),
+        title: "Take all addresses and the VLAN from an interface.",
+        run: |c| Box::pin(disconnect(c)),
+        ..ACT
+    },
+    Operation {
+        op: Some("set_default_gateway"),
+        title: "Use the gateway of one of its subnets as the machine's default gateway.",
+        params: &[Param::opt(
+            "link_id",
+            Kind::Int,
+            "Id of the link, when more than one has a gateway.",
+        )],
+        run: |c| Box::pin(set_default_gateway(c)),
+        ..ACT
+    },
+    Operation {
+        op: Some("add_tag"),
+        title: "Add a tag.",
+        params: &[Param::must("tag", Kind::Text, "The tag.")],
+        run: |c| Box::pin(add_tag(c)),
+        ..ACT
+    },
+    Operation {
+        op: Some("remove_tag"),
+        title: "Remove a tag.",
+        params: &[Param::must("tag", Kind::Text, "The tag.")],
+        run: |c| Box::pin(remove_tag(c)),
+        ..ACT
+    },
+];
+
+/// The node of the path, when the caller may change its interfaces at all.
+async fn node_to_change(tx: &mut Tx, call: &Call) -> Result<NodeRow, ApiError> {
+    let node = row::by_system_id(tx, call.actor(), call.path("system_id")).await?;
+    // Devices belong to people; machines to administrators.
+    let action = if node.node_type == DEVICE {
+        Action::Edit
+    } else {
+        Action::Admin
+    };
+    authorize(
+        call.actor(),
+        action,
+        Resource::Machine {
+            owner: node.owner_id,
+        },
+    )?;
+    if node.locked {
+        return Err(ApiError::Conflict(format!(
+            "{} is locked; unlock it first.",
+            node.hostname
+        )));
+    }
+    Ok(node)
+}
+
+/// The interface of the path, by id or name.
+async fn find(tx: &mut Tx, call: &Call, node: &NodeRow) -> Result<InterfaceRow, ApiError> {
+    let text = call.path("id");
+    let id: i64 = text.parse().unwrap_or(-1);
+    store::opt!(
+        tx,
+        InterfaceRow,
+        select_interface!("WHERE i.node_id = $1 AND (i.id = $2 OR i.name = $3)"),
+        node.id,
+        id,
+        text
+    )?
+    .ok_or_else(|| ApiError::missing("Interface"))
+}
+
+/// The node and the interface of the path, for a change.
+async fn target(tx: &mut Tx, call: &Call, what: &str) -> Result<(NodeRow, InterfaceRow), ApiError> {
+    let node = node_to_change(tx, call).await?;
+    let interface = find(tx, call, &node).await?;
+    editable(&node, what)?;
+    Ok((node, interface))
+}
+
+async fn view(tx: &mut Tx, call: &Call, node: &NodeRow) -> Result<View, ApiError> {
+    View::load(tx, std::slice::from_ref(node), call.now()).await
+}
+
+/// The interface as it is now.
+async fn shown(tx: &mut Tx, call: &Call, node: &NodeRow, id: i64) -> Result<Value, ApiError> {
+    let v = view(tx, call, node).await?;
+    v.interfaces_of(node.id)
+        .iter()
+        .find(|i| i.id == id)
+        .map(|i| i.json(&node.system_id, &v.around))
+        .ok_or_else(|| ApiError::missing("Interface"))
+}
+
+/// Ends a change: the feed hears of the node, the caller of the interface.
+async fn changed(tx: &mut Tx, call: &Call, node: &NodeRow, id: i64) -> Result<Value, ApiError> {
+    link::drop_gateways(tx, node).await?;
+    node.touch(tx, call.now()).await?;
+    shown(tx, call, node, id).await
+}
+
+async fn list(call: Call) -> Result<Answer, ApiError> {
+    let mut tx = call.read().await?;
+    let node = row::by_system_id(&mut tx, call.actor(), call.path("system_id")).await?;
+    let v = view(&mut tx, &call, &node).await?;
+    Ok(Answer::json(
+        v.interfaces_of(node.id)
+            .iter()
+            .map(|i| i.json(&node.system_id, &v.around))
+            .collect(),
+    ))
+}
+
+async fn read(call: Call) -> Result<Answer, ApiError> {
+    let mut tx = call.read().await?;
+    let node = row::by_system_id(&mut tx, call.actor(), call.path("system_id")).await?;
+    let found = find(&mut tx, &call, &node).await?;
+    Ok(Answer::json(shown(&mut tx, &call, &node, found.id).await?))
+}
+
+/// The next free name of the form `eth0`.
+async fn next_name(tx: &mut Tx, node: &NodeRow) -> Result<String, ApiError> {
+    let rows = store::all!(
+        tx,
+        (String,),
+        "SELECT name FROM interface WHERE node_id = $1",
+        node.id
+    )?;
+    let next = rows
+        .iter()
+        .filter_map(|(n,)| n.strip_prefix("eth")?.parse::<u32>().ok())
+        .max()
+        .map_or(0, |n| n.saturating_add(1));
+    Ok(format!("eth{next}"))
+}
+
+async fn create_physical(call: Call) -> Result<Answer, ApiError> {
+    call.args().required("mac_address")?;
+    let fields = Fields::from_args(call.args())?;
+    let value = call
+        .write(move |tx, call| {
+            let fields = fields.clone();
+            Box::pin(async move {
+                let node = node_to_change(tx, &call).await?;
+                editable(&node, "create")?;
+                let mut new = InterfaceRow {
+                    id: -1,
+                    node_id: node.id,
+                    name: next_name(tx, &node).await?,
+                    r#type: "physical".to_owned(),
+                    mac: None,
+                    vlan_id: None,
+                    enabled: true,
+                    params: String::new(),
+                    tags: "[]".to_owned(),
+                    vendor: None,
+                    product: None,
+                    firmware_version: None,
+                    link_connected: true,
+                    interface_speed: 0,
+                    link_speed: 0,
+                    numa_index: None,
+                    sriov_max_vf: 0,
+                };
+                fields.fill(tx, &node, &mut new).await?;
+                let (id,) = store::one!(
+                    tx,
+                    (i64,),
+                    "INSERT INTO interface (node_id, name, type, mac, vlan_id, enabled, params, tags, link_connected, interface_speed, \
+                     link_speed, created, updated) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12) RETURNING id",
+                    node.id,
+                    &new.name,
+                    &new.r#type,
+                    &new.mac,
+                    new.vlan_id,
+                    new.enabled,
+                    &new.params,
+                    &new.tags,
+                    new.link_connected,
+                    new.interface_speed,
+                    new.link_speed,
+                    call.now().0
+                )?;
+                new.id = id;
+                link::ensure_up(tx, &new, call.now()).await?;
+                changed(tx, &call, &node, id).await
+            })
+        })
+        .await?;
+    Ok(Answer::json(value))
+}
+
+async fn update(call: Call) -> Result<Answer, ApiError> {
+    let fields = Fields::from_args(call.args())?;
+    let value = call
+        .write(move |tx, call| {
+            let fields = fields.clone();
+            Box::pin(async move {
+                let node = node_to_change(tx, &call).await?;
+                let mut i = find(tx, &call, &node).await?;
+                let fields = if node.node_type == MACHINE && node.status()? == Status::Deployed {
+                    fields.of_deployed()
+                } else {
+                    editable(&node, "update")?;
+                    fields
+                };
+                let vlan = i.vlan_id;
+                fields.fill(tx, &node, &mut i).await?;
+                store::exec!(
+                    tx,
+                    "UPDATE interface SET name = $2, mac = $3, vlan_id = $4, params = $5, tags = $6, link_connected = $7, \
+                     interface_speed = $8, link_speed = $9, updated = $10 WHERE id = $1",
+                    i.id,
+                    &i.name,
+                    &i.mac,
+                    i.vlan_id,
+                    &i.params,
+                    &i.tags,
+                    i.link_connected,
+                    i.interface_speed,
+                    i.link_speed,
+                    call.now().0
+                )?;
+                if i.vlan_id != vlan {
+                    link::leave_other_vlans(tx, &i).await?;
+                    link::ensure_up(tx, &i, call.now()).await?;
+                }
+                changed(tx, &call, &node, i.id).await
+            })
+        })
+        .await?;
+    Ok(Answer::json(value))
+}
+
+async fn delete(call: Call) -> Result<Answer, ApiError> {
+    call.write(|tx, call| {
+        Box::pin(async move {
+            let (node, i) = target(tx, &call, "delete").await?;
+            store::exec!(tx, "DELETE FROM interface WHERE id = $1", i.id)?;
+            store::exec!(
+                tx,
+                "UPDATE node SET boot_interface_id = NULL WHERE id = $1 AND boot_interface_id = $2",
+                node.id,
+                i.id
+            )?;
+            link::drop_gateways(tx, &node).await?;
+            node.touch(tx, call.now()).await
+        })
+    })
+    .await?;
+    Ok(Answer::none())
+}
+
+async fn link_subnet(call: Call) -> Result<Answer, ApiError> {
+    let wish = link::Wish::from_args(call.args())?;
+    let value = call
+        .write(move |tx, call| {
+            let wish = wish.clone();
+            Box::pin(async move {
+                let (node, i) = target(tx, &call, "link").await?;
+                link::make(tx, &node, &i, &wish, call.now()).await?;
+                changed(tx, &call, &node, i.id).await
+            })
+        })
+        .await?;
+    Ok(Answer::json(value))
+}
+
+async fn unlink_subnet(call: Call) -> Result<Answer, ApiError> {
+    let id = call
+        .args()
+        .int("id")?
+        .ok_or_else(|| ApiError::field("id", "This field is required."))?;
+    let value = call
+        .write(move |tx, call| {
+            Box::pin(async move {
+                let (node, i) = target(tx, &call, "unlink").await?;
+                let gone = store::exec!(
+                    tx,
+                    "DELETE FROM ip_address WHERE id = $1 AND interface_id = $2",
+                    id,
+                    i.id
+                )?;
+                if gone == 0 {
+                    return Err(ApiError::field(
+                        "id",
+                        "Select a valid choice. That choice is not one of the available choices.",
+                    ));
+                }
+                link::ensure_up(tx, &i, call.now()).await?;
+                changed(tx, &call, &node, i.id).await
+            })
+        })
+        .await?;
+    Ok(Answer::json(value))
+}
+
+async fn disconnect(call: Call) -> Result<Answer, ApiError> {
+    let value = call
+        .write(|tx, call| {
+            Box::pin(async move {
+                let (node, i) = target(tx, &call, "disconnect").await?;
+                store::exec!(tx, "DELETE FROM ip_address WHERE interface_id = $1", i.id)?;
+                store::exec!(
+                    tx,
+                    "UPDATE interface SET vlan_id = NULL, updated = $2 WHERE id = $1",
+                    i.id,
+                    call.now().0
+                )?;
+                changed(tx, &call, &node, i.id).await
+            })
+        })
+        .await?;
+    Ok(Answer::json(value))
+}
+
+async fn set_default_gateway(call: Call) -> Result<Answer, ApiError> {
+    let chosen = call.args().int("link_id")?;
+    let value = call
+        .write(move |tx, call| {
+            Box::pin(async move {
+                let (node, i) = target(tx, &call, "set default gateway of").await?;
+                link::choose_gateway(tx, &node, &i, chosen).await?;
+                changed(tx, &call, &node, i.id).await
+            })
+        })
+        .await?;
+    Ok(Answer::json(value))
+}
+
+async fn set_tags(
+    tx: &mut Tx,
+    call: &Call,
+    change: impl FnOnce(&mut Vec<String>) + Send,
+) -> Result<Value, ApiError> {
+    let node = node_to_change(tx, call).await?;
+    let i = find(tx, call, &node).await?;
+    let mut tags = texts(&i.tags);
+    change(&mut tags);
+    tags.sort();
+    tags.dedup();
+    if tags.len() > form::MAX_TAGS {
+        return Err(ApiError::field(
+            "tag",
+            format!("At most {} tags are kept.", form::MAX_TAGS),
+        ));
+    }
+    store::exec!(
+        tx,
+        "UPDATE interface SET tags = $2, updated = $3 WHERE id = $1",
+        i.id,
+        serde_json::to_string(&tags).unwrap_or_default(),
+        call.now().0
+    )?;
+    changed(tx, call, &node, i.id).await
+}
+
+async fn add_tag(call: Call) -> Result<Answer, ApiError> {
+    check_tag(call.args().required("tag")?)?;
+    let value = call
+        .write(|tx, call| {
+            Box::pin(async move {
+                let tag = call.args().required("tag")?.to_owned();
+                set_tags(tx, &call, |tags| tags.push(tag)).await
+            })
+        })
+        .await?;
+    Ok(Answer::json(value))
+}
+
+async fn remove_tag(call: Call) -> Result<Answer, ApiError> {
+    let value = call
+        .write(|tx, call| {
+            Box::pin(async move {
+                let tag = call.args().required("tag")?.to_owned();
+                set_tags(tx, &call, |tags| tags.retain(|t| *t != tag)).await
+            })
+        })
+        .await?;
+    Ok(Answer::json(value))
+}

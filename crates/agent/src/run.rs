@@ -197,7 +197,15 @@ fn work(options: &Options, sys: &Sys, runner: &dyn Runner, journal: &Journal, bl
         return run_scripts(options, &site, &metadata);
     }
     let metadata = Metadata::new(http, config, options.delivery);
-    match metadata.work()? {
+    let work = metadata.work().inspect_err(|e| {
+        // A region newer than this agent shall not wait for a machine that cannot do what it was told.
+        if matches!(e, HttpError::Malformed { .. })
+            && let Err(lost) = metadata.signal_with(&Signal::new(Status::Failed).with_message(e.to_string()), Patience::PASSING)
+        {
+            journal.line(format_args!("the failure was not delivered: {lost}"));
+        }
+    })?;
+    match work {
         Work::Scripts => run_scripts(options, &site, &metadata),
         Work::Install(plan) => run_install(options, sys, runner, journal, &metadata, &plan, block),
         Work::Rescue => {

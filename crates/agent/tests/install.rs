@@ -223,7 +223,7 @@ fn a_bios_machine_is_installed_from_disk_to_reboot() {
         &format!("mount -t ext4 /dev/vda2 {target}"),
         &format!("tar --extract --file=- --directory {target} --preserve-permissions --numeric-owner --acls --xattrs --xattrs-include=* --gzip"),
         &format!("chroot {target} systemctl enable systemd-networkd.service"),
-        &format!("mount --bind /dev {target}/dev"),
+        &format!("mount --bind --make-private /dev {target}/dev"),
         &format!("chroot {target} grub-install --target=i386-pc --recheck /dev/vda"),
         &format!("chroot {target} update-grub"),
         &format!("umount --recursive {target}"),
@@ -424,13 +424,13 @@ fn a_failed_installation_switches_off_when_told() {
 
 #[test]
 fn every_step_can_fail_and_the_next_try_succeeds() {
-    for words in ["wipefs --all", "sfdisk", "mkfs.ext4", "mkswap", "mount -t ext4", "tar --extract", "systemctl enable", "mount --bind /dev", "grub-install", "update-grub", "sync"] {
+    for words in ["wipefs --all", "sfdisk", "mkfs.ext4", "mkswap", "mount -t ext4", "tar --extract", "systemctl enable", "mount --bind --make-private /dev", "grub-install", "update-grub", "sync"] {
         let lab = lab(Setup::default());
         let runner = lab.recorder();
         let broken = Recorder { real: vec!["tar"], ..Recorder::default() }.on(words, |_| Some(fails(9, "broken on purpose")));
         let dev = lab.machine.root.join("dev");
         let broken = broken.on("sfdisk", move |_| {
-            ["vda1", "vda2", "vda3"].iter().for_each(|n| std::fs::write(dev.join(n), vec![0; 40 << 20]).unwrap());
+            ["vda1", "vda2", "vda3"].iter().for_each(|n| std::fs::write(dev.join(n), vec![0; 33 << 20]).unwrap());
             Some(ok(""))
         });
         let first = lab.run(&broken);
@@ -570,4 +570,34 @@ fn an_image_type_that_cannot_be_installed_is_named() {
     let error = lab.run(&lab.recorder()).unwrap_err().to_string();
     assert!(error.contains("image type 'boot-kernel' cannot be installed"), "{error}");
     assert!(std::fs::read(lab.machine.root.join("dev/vda")).unwrap().iter().all(|b| *b == 0xaa));
+}
+
+#[test]
+fn an_order_that_is_not_understood_is_told_to_the_region() {
+    let server = Server::start(|r: &Req| if r.path.ends_with("/agent-work") { Resp::new(200, r#"{"work": "install", "storage": [{"type": "teleport"}]}"#) } else { Resp::new(200, "OK") });
+    let lab = lab(Setup::default());
+    let lab = Lab { server, ..lab };
+    assert!(lab.run(&lab.recorder()).is_err());
+    let signals = lab.server.signals();
+    assert_eq!(signals[0].0, "FAILED");
+    assert!(signals[0].1.field("error").unwrap().contains("not a work order this agent understands"));
+}
+
+#[test]
+fn a_rack_without_ranges_starts_again_and_the_image_is_whole() {
+    let lab = lab(Setup::default());
+    let content = image(&[]);
+    let (served, first) = (content.clone(), std::sync::atomic::AtomicBool::new(true));
+    let images = Server::start(move |_| {
+        let mut response = Resp::new(200, served.clone());
+        response.cut = first.swap(false, std::sync::atomic::Ordering::SeqCst).then_some(25_000);
+        response
+    });
+    let mut plan = lab.plan.clone();
+    plan["image"] = json!({"url": format!("{}/x", images.url), "sha256": hex::encode(Sha256::digest(&content)), "size": content.len(), "ftype": "root-tgz"});
+    let work = plan.to_string();
+    let server = Server::start(move |r: &Req| if r.path.ends_with("/agent-work") { Resp::new(200, work.clone()) } else { Resp::new(200, "OK") });
+    let lab = Lab { server, ..lab };
+    assert_eq!(lab.run(&lab.recorder()).unwrap(), Done::Installed);
+    assert_eq!(images.requests().len(), 2);
 }

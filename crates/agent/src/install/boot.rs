@@ -134,8 +134,9 @@ fn packages(site: &Site<'_>, tree: &Tree, firmware: Firmware) -> Result<(), Inst
 /// Mounts what commands inside the tree need to see of the running system.
 fn bind(site: &Site<'_>, tree: &Tree, firmware: Firmware) -> Result<(), InstallError> {
     let mut mounts: Vec<(&str, Vec<&str>)> = vec![
-        ("/dev", vec!["--bind", "/dev"]),
-        ("/dev/pts", vec!["--bind", "/dev/pts"]),
+        // Private: what is mounted below must not show up in the running system's /dev.
+        ("/dev", vec!["--bind", "--make-private", "/dev"]),
+        ("/dev/pts", vec!["--bind", "--make-private", "/dev/pts"]),
         ("/proc", vec!["-t", "proc", "proc"]),
         ("/sys", vec!["-t", "sysfs", "sysfs"]),
         ("/run", vec!["-t", "tmpfs", "tmpfs"]),
@@ -307,6 +308,9 @@ fn uefi(site: &Site<'_>, tree: &Tree, plan: &Plan, found: &Found, mounts: &[Moun
         let path = format!("{dir}/grub.cfg");
         tree.write(&path, stub.as_bytes(), 0o700).map_err(io_error(format!("cannot write {path}")))?;
     }
+    // Where only the signed loaders are, nothing has made the directory of the configuration yet.
+    let config = tree.path(&format!("/boot/{grub_dir}")).and_then(std::fs::create_dir_all);
+    config.map_err(io_error(format!("cannot make /boot/{grub_dir}")))?;
     boot_entry(site, tree, plan, found, &esp.filesystem.device, &id, &loader);
     Ok(())
 }

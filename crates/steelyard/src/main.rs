@@ -1,2 +1,27 @@
-//! The steelyard program.
-fn main() {}
+//! The program: the command line, and the composition of region and rack. Nothing else lives here; it
+//! decides nothing about machines and writes no SQL.
+//!
+//! It answers to four names. As `steelyard`, `maas-region` and `maas-rack` it runs and administers the
+//! product ([`cli`]); as `maas` it is a client of the API ([`client`]) that also knows the words of
+//! administration. Start reading at [`cli`], then [`up`].
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod agents;
+mod boots;
+mod cli;
+mod client;
+mod data;
+mod local;
+mod log;
+mod out;
+mod running;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run(std::env::args_os().collect())
+}

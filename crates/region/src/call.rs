@@ -29,6 +29,8 @@ pub struct Origin {
     pub base: String,
     /// The caller's `User-Agent`.
     pub user_agent: String,
+    /// The part of the content that is asked for: the `Range` header.
+    pub range: Option<String>,
 }
 
 /// A call. Cheap to clone: everything is behind one pointer.

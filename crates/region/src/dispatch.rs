@@ -186,6 +186,7 @@ async fn answer(region: &Arc<Region>, incoming: Incoming) -> Result<Answer, ApiE
             .chars()
             .take(512)
             .collect(),
+        range: incoming.header("range").map(str::to_owned),
     };
     let call = Call::new(Parts {
         region: Arc::clone(region),

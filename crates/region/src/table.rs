@@ -8,6 +8,9 @@ pub fn all() -> Vec<&'static Operation> {
     [
         crate::account::OPERATIONS,
         crate::boot::OPERATIONS,
+        crate::boot_resource::OPERATIONS,
+        crate::boot_source::OPERATIONS,
+        crate::boot_source_selection::OPERATIONS,
         crate::describe::OPERATIONS,
         crate::event_query::OPERATIONS,
         crate::fabric::OPERATIONS,

@@ -41,12 +41,32 @@ impl Files {
         }
     }
 
+    /// The content of a directory.
+    #[must_use]
+    pub const fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
     /// Makes the directories.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn create(&self) -> io::Result<()> {
         std::fs::create_dir_all(self.partials())
+    }
+
+    /// Takes the directory for writing, as long as the value lives: two writers, of one program or of
+    /// two, would undo each other's partial files. None when somebody else has it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn lock(&self) -> io::Result<Option<std::fs::File>> {
+        let file = std::fs::File::create(self.dir.join("lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(e)) => Err(e),
+        }
     }
 
     /// The directory of complete content.
@@ -115,11 +135,7 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
 ///
 /// # Errors
 /// 404 when it is not here, 400 for an offset behind its end.
-pub async fn open(
-    region: &Arc<Region>,
-    sha256: &str,
-    offset: u64,
-) -> Result<BlobReader, ApiError> {
+pub async fn open(region: &Arc<Region>, sha256: &str, offset: u64) -> Result<BlobReader, ApiError> {
     let missing = || ApiError::NotFound(format!("There is no content {sha256}."));
     let beyond = |size: u64| {
         ApiError::Bad(format!(

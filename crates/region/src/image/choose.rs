@@ -119,9 +119,14 @@ pub async fn newest_series(tx: &mut Tx, osystem: &str) -> Result<String, ApiErro
             ApiError::field(
                 "osystem",
                 if known.is_empty() {
-                    format!("'{osystem}' is not a valid osystem: no boot images have been imported yet.")
+                    format!(
+                        "'{osystem}' is not a valid osystem: no boot images have been imported yet."
+                    )
                 } else {
-                    format!("'{osystem}' is not a valid osystem. Held: {}.", join(&known))
+                    format!(
+                        "'{osystem}' is not a valid osystem. Held: {}.",
+                        join(&known)
+                    )
                 },
             )
         })

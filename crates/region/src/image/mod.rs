@@ -8,29 +8,22 @@
 
 pub mod blob;
 pub mod choose;
+pub mod fetch;
 pub mod held;
+pub mod maintain;
+pub mod publish;
 pub mod racks;
-
-use std::sync::Arc;
-
-use store::job::Job;
+pub mod stream;
+pub mod sync;
+pub mod unpack;
 
 pub use blob::open as open_blob;
 pub use choose::{
     Deployable, Source, check_architecture, deployable, install_source, newest_series,
 };
+pub use maintain::{ensure_defaults, start};
 pub use racks::for_racks;
-
-use crate::error::ApiError;
-use crate::region::Region;
+pub use sync::job as sync_job;
 
 /// Kind of the jobs that import images.
 pub const SYNC_KIND: &str = "image-sync";
-
-/// Imports the selected images.
-///
-/// # Errors
-/// When the database fails.
-pub async fn sync_job(_region: &Arc<Region>, _job: &Job) -> Result<(), ApiError> {
-    Err(ApiError::bug("images"))
-}

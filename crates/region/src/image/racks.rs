@@ -22,9 +22,7 @@ pub async fn for_racks(
         if h.is_bootloader {
             for f in h.files.iter().filter(|f| f.filetype == LOADER) {
                 // Two loaders with files of one name: the resource that was there first stays.
-                loaders
-                    .entry(f.filename.clone())
-                    .or_insert_with(|| blob(f));
+                loaders.entry(f.filename.clone()).or_insert_with(|| blob(f));
             }
             continue;
         }

@@ -7,6 +7,7 @@ use crate::operation::Operation;
 pub fn all() -> Vec<&'static Operation> {
     [
         crate::account::OPERATIONS,
+        crate::block_device::ops::OPERATIONS,
         crate::boot::OPERATIONS,
         crate::boot_resource::OPERATIONS,
         crate::boot_source::OPERATIONS,
@@ -14,6 +15,7 @@ pub fn all() -> Vec<&'static Operation> {
         crate::describe::OPERATIONS,
         crate::event_query::OPERATIONS,
         crate::fabric::OPERATIONS,
+        crate::interface::ops::OPERATIONS,
         crate::ip_range::OPERATIONS,
         crate::layout::OPERATIONS,
         crate::machine::OPERATIONS,

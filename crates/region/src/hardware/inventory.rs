@@ -497,6 +497,8 @@ impl Inventory {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parse(v: &Value) -> Inventory {
@@ -640,5 +642,90 @@ mod tests {
             (p.sriov_max_vf, p.addresses.len(), p.connected),
             (8, 1, true)
         );
+    }
+
+    /// JSON out of the names that are looked for, with any values below them.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let word = prop::sample::select(vec![
+            "resources",
+            "environment",
+            "networks",
+            "cpu",
+            "sockets",
+            "cores",
+            "threads",
+            "memory",
+            "nodes",
+            "total",
+            "network",
+            "cards",
+            "ports",
+            "id",
+            "address",
+            "supported_modes",
+            "link_speed",
+            "link_detected",
+            "sriov",
+            "maximum_vfs",
+            "storage",
+            "disks",
+            "size",
+            "rpm",
+            "model",
+            "serial",
+            "device_id",
+            "system",
+            "uuid",
+            "type",
+            "name",
+            "frequency",
+            "numa_node",
+            "addresses",
+            "scope",
+            "eth0",
+            "global",
+            "kernel_architecture",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,20}".prop_map(Value::from),
+            Just(json!("52:54:00:00:00:01")),
+            Just(json!("x86_64 @ 2.5GHz")),
+            Just(json!("10000baseT/Full")),
+        ];
+        leaf.prop_recursive(8, 200, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::hash_map(word.clone(), inner, 0..8).prop_map(|m| Value::Object(
+                    m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+                )),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics_on_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let is_object = bytes.contains(&b'{');
+            prop_assert!(Inventory::parse(&bytes).is_err() || is_object);
+        }
+
+        #[test]
+        fn whatever_is_read_can_be_kept(parts in prop::collection::vec(any_json(), 5)) {
+            let keys = ["cpu", "memory", "network", "storage", "system"];
+            let resources: Map<String, Value> = keys.iter().map(|k| (*k).to_owned()).zip(parts).collect();
+            let i = parse(&json!({ "resources": resources }));
+            prop_assert!(i.cpu_count >= 0 && i.cpu_speed >= 0 && i.memory >= 0);
+            let names: std::collections::BTreeSet<_> = i.ports.iter().map(|p| &p.name).collect();
+            let macs: std::collections::BTreeSet<_> = i.ports.iter().map(|p| &p.mac).collect();
+            prop_assert!(names.len() == i.ports.len() && macs.len() == i.ports.len());
+            let disks: std::collections::BTreeSet<_> = i.disks.iter().map(|d| &d.name).collect();
+            prop_assert_eq!(disks.len(), i.disks.len());
+            prop_assert!(i.disks.iter().all(|d| d.size >= MIN_DISK && d.block_size > 0));
+        }
     }
 }

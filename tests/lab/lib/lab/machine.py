@@ -36,6 +36,7 @@ class Machine:
         self.serial_number = f"LAB{index}"
         self.disks, self.memory_mb, self.cpus, self.http_boot, self.extra = disks, memory_mb, cpus, http_boot, list(extra)
         self.ipxe_rom = (firmware == "bios") if ipxe_rom is None else ipxe_rom
+        self._net_index = _NET_FIRST
         self.boot_once = None  # "net" or "disk": for the next start only, as a BMC's boot device
         self.directory = lab.directory / name
         self.directory.mkdir()
@@ -151,7 +152,7 @@ class Machine:
             f.write(f"\r\n[lab {time.strftime('%T')}] {text}\r\n")
 
     def _command(self):
-        net_index = _DISK_FIRST if self.boot_once == "disk" else _NET_FIRST
+        net_index = self._net_index = _DISK_FIRST if self.boot_once == "disk" else _NET_FIRST
         q = [
             "qemu-system-x86_64", "-name", self.name, "-nodefaults", "-display", "none", "-S",
             "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64", "-smp", self.cpus, "-m", self.memory_mb,
@@ -201,7 +202,10 @@ class Machine:
 
     def _set_boot_order(self, once):
         index = _DISK_FIRST if once == "disk" else _NET_FIRST
-        self._qmp("qom-set", path="/machine/peripheral/nic0", property="bootindex", value=index)
+        # QEMU refuses an index that is taken, also by the device itself.
+        if index != self._net_index:
+            self._qmp("qom-set", path="/machine/peripheral/nic0", property="bootindex", value=index)
+            self._net_index = index
 
     def _qmp(self, command, **arguments):
         with socket.socket(socket.AF_UNIX) as s:

@@ -50,6 +50,9 @@ impl Default for PowerConfig {
     }
 }
 
+/// How often a switch that the BMC refuses is tried again.
+const REFUSALS: usize = 3;
+
 /// Carries out power orders. Cheap to clone.
 #[derive(Clone)]
 pub struct Power {
@@ -123,7 +126,17 @@ impl Power {
             PowerAction::Off => (Goal::Off { mode: bmc.off_mode }, Some(PowerState::Off)),
             PowerAction::SoftOff => (Goal::Off { mode: OffMode::Soft }, None),
         };
-        let outcome = bmc.reach(address, goal).await?;
+        let mut first = bmc.reach(address, goal).await;
+        // A machine that is just going down by itself makes BMCs refuse the switch. Each conversation
+        // looks at the state first, so the same goal again does what is still missing.
+        for wait in self.inner.config.verify.iter().take(REFUSALS) {
+            if wanted.is_none() || !matches!(&first, Err(f) if f.class == PowerFaultClass::Action) {
+                break;
+            }
+            tokio::time::sleep(*wait).await;
+            first = bmc.reach(address, goal).await;
+        }
+        let outcome = first?;
         self.note_warnings(order, &outcome);
         let before = outcome.status.map(|s| state_of(s.power));
         let Some(wanted) = wanted else {

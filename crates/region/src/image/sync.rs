@@ -25,7 +25,7 @@ use wire_simplestreams::{
 use super::SYNC_KIND;
 use super::blob::Files;
 use super::fetch::{FetchError, Fetcher, Wanted, chain, shown};
-use super::held::{self, SYNCED};
+use super::held::{self, SYNCED, SetRow};
 use super::publish::{self, Incoming};
 use super::stream::{self as source_stream, Offer, SourceRow};
 use crate::error::ApiError;
@@ -209,6 +209,7 @@ async fn work(region: &Arc<Region>, fence: Attempt, import: bool) -> Result<(), 
     let mut selections = selections(&mut tx).await?;
     drop(tx);
     let mut problems = Vec::new();
+    let mut unreadable = Vec::new();
     let mut read = Vec::new();
     match Fetcher::new(proxy.as_deref()) {
         Err(e) => problems.push(chain(&e)),
@@ -217,11 +218,11 @@ async fn work(region: &Arc<Region>, fence: Attempt, import: bool) -> Result<(), 
                 let selections = selections.remove(&row.id).unwrap_or_default();
                 match read_source(region, fence, &fetcher, row, selections).await? {
                     Ok(source) => read.push(source),
-                    Err(problem) => problems.push(problem),
+                    Err(problem) => unreadable.push(problem),
                 }
             }
             if import {
-                let whole = problems.is_empty() && !rows.is_empty();
+                let whole = unreadable.is_empty() && !rows.is_empty();
                 match bring(region, fence, &fetcher, &files, &read, whole).await? {
                     Brought::GaveWay => return Ok(()),
                     Brought::Done(more) => problems.extend(more),
@@ -230,9 +231,10 @@ async fn work(region: &Arc<Region>, fence: Attempt, import: bool) -> Result<(), 
         }
     }
     if import {
-        publish::sweep(region, &files, publish::GRACE, problems.is_empty()).await?;
+        let clean = problems.is_empty() && unreadable.is_empty();
+        publish::sweep(region, &files, publish::GRACE, clean).await?;
     }
-    finish(region, fence, import, problems).await
+    finish(region, fence, import, unreadable, problems).await
 }
 
 fn disk(files: &Files, e: &std::io::Error) -> ApiError {
@@ -305,14 +307,17 @@ async fn read_source(
                     let (problem, told) = (problem.clone(), told.clone());
                     Box::pin(async move {
                         tx.hold_job(fence).await?;
-                        store::exec!(
+                        let fresh = store::exec!(
                             tx,
-                            "UPDATE boot_source SET last_error = $2 WHERE id = $1",
+                            "UPDATE boot_source SET last_error = $2 WHERE id = $1 AND last_error <> $2",
                             id,
                             &problem
                         )?;
-                        event::add(tx, Kind::ImportError, None, "", &told, at).await?;
-                        tx.changed("boot_source", id, 0, at).await?;
+                        // The same every hour is no news.
+                        if fresh > 0 {
+                            event::add(tx, Kind::ImportError, None, "", &told, at).await?;
+                            tx.changed("boot_source", id, 0, at).await?;
+                        }
                         Ok::<(), ApiError>(())
                     })
                 })
@@ -351,10 +356,18 @@ async fn bring(
     }
     let all: Vec<Selection> = read.iter().flat_map(|s| s.selections.clone()).collect();
     let mut tx = region.db.read().await?;
-    let held = held_resources(&mut tx).await?;
+    let (held, contents) = held_resources(&mut tx).await?;
     drop(tx);
     let plan = wire_simplestreams::plan(&all, &products, &held, &HashSet::new());
-    let create: HashSet<usize> = plan.create.iter().copied().collect();
+    let mut create: HashSet<usize> = plan.create.iter().copied().collect();
+    for (n, w) in plan.wanted.iter().enumerate() {
+        // Published again under the same version, with other files.
+        let known = contents.get(&w.key);
+        let same = |sha256: &str| known.is_some_and(|k| k.contains(sha256));
+        if !w.items.iter().all(|i| same(i.sha256.as_str())) {
+            create.insert(n);
+        }
+    }
     let incoming: Vec<Incoming> = plan
         .wanted
         .into_iter()
@@ -399,14 +412,23 @@ fn incoming(
     })
 }
 
+/// The hashes of the files that a resource's newest set has.
+type HeldFiles = BTreeMap<ResourceKey, HashSet<String>>;
+
 /// What came from sources and stands in the database, complete or not.
-async fn held_resources(tx: &mut Tx) -> Result<Vec<HeldResource>, ApiError> {
-    let mut newest: BTreeMap<i64, (String, String)> = BTreeMap::new();
+async fn held_resources(tx: &mut Tx) -> Result<(Vec<HeldResource>, HeldFiles), ApiError> {
+    let mut newest: BTreeMap<i64, SetRow> = BTreeMap::new();
     for set in held::sets(tx).await? {
-        let entry = newest.entry(set.resource_id).or_default();
-        if entry.0 <= set.version {
-            *entry = (set.version, set.label);
+        match newest.get(&set.resource_id) {
+            Some(known) if known.version > set.version => {}
+            _ => {
+                newest.insert(set.resource_id, set);
+            }
         }
+    }
+    let mut files: BTreeMap<i64, HashSet<String>> = BTreeMap::new();
+    for f in held::files(tx).await? {
+        files.entry(f.set_id).or_default().insert(f.sha256);
     }
     let rows = store::all!(
         tx,
@@ -414,17 +436,22 @@ async fn held_resources(tx: &mut Tx) -> Result<Vec<HeldResource>, ApiError> {
         "SELECT id, name, architecture FROM boot_resource WHERE rtype = $1 ORDER BY id",
         SYNCED
     )?;
-    Ok(rows
-        .into_iter()
-        .map(|(id, name, architecture)| {
-            let (version, label) = newest.remove(&id).unwrap_or_default();
-            HeldResource {
-                key: ResourceKey { name, architecture },
-                version,
-                label,
-            }
-        })
-        .collect())
+    let mut resources = Vec::new();
+    let mut contents = HeldFiles::new();
+    for (id, name, architecture) in rows {
+        let key = ResourceKey { name, architecture };
+        let (mut version, mut label) = (String::new(), String::new());
+        if let Some(set) = newest.remove(&id) {
+            contents.insert(key.clone(), files.remove(&set.id).unwrap_or_default());
+            (version, label) = (set.version, set.label);
+        }
+        resources.push(HeldResource {
+            key,
+            version,
+            label,
+        });
+    }
+    Ok((resources, contents))
 }
 
 /// How far each file is, by hash: its size and the bytes that are here.
@@ -567,18 +594,20 @@ async fn give_way(region: &Arc<Region>, fence: Attempt) -> Result<bool, ApiError
         .await
 }
 
-/// Ends the job, or begins again when something changed meanwhile.
+/// Ends the job, or begins again when something changed meanwhile. There are events about the sources
+/// that could not be read already.
 async fn finish(
     region: &Arc<Region>,
     fence: Attempt,
     import: bool,
+    unreadable: Vec<String>,
     problems: Vec<String>,
 ) -> Result<(), ApiError> {
     let at = now();
     region
         .db
         .write(move |tx| {
-            let problems = problems.clone();
+            let (unreadable, problems) = (unreadable.clone(), problems.clone());
             Box::pin(async move {
                 tx.hold_job(fence).await?;
                 let (poked,) =
@@ -587,7 +616,7 @@ async fn finish(
                     let at = tx.now().await?;
                     tx.wait_job(fence, at, "sources or selections have changed")
                         .await?;
-                } else if problems.is_empty() {
+                } else if problems.is_empty() && unreadable.is_empty() {
                     if import {
                         event::add(
                             tx,
@@ -606,7 +635,8 @@ async fn finish(
                             event::add(tx, Kind::ImportError, None, "", p, at).await?;
                         }
                     }
-                    tx.fail_job(fence, &problems.join("; ")).await?;
+                    let all = [unreadable, problems].concat();
+                    tx.fail_job(fence, &all.join("; ")).await?;
                 }
                 Ok::<(), ApiError>(())
             })

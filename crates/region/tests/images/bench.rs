@@ -1,7 +1,9 @@
 //! A region under test, and its API without sockets.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -43,13 +45,32 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl Fn() 
         .unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
+thread_local! {
+    /// Tests have one thread each.
+    static POSTGRES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lets the regions of this test use PostgreSQL.
+#[cfg(feature = "peers")]
+pub fn use_postgres() {
+    POSTGRES.set(true);
+}
+
+async fn database(dir: &Path) -> store::Target {
+    if POSTGRES.get() {
+        store::Target::Postgres(store::testing::postgres_database().await)
+    } else {
+        store::Target::Sqlite(dir.join("region.db"))
+    }
+}
+
 impl Bench {
     /// A region whose jobs nobody works at.
     pub async fn idle() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = Config {
             data_dir: dir.path().to_owned(),
-            database: store::Target::Sqlite(dir.path().join("region.db")),
+            database: database(dir.path()).await,
             name: "test".to_owned(),
             agents: BTreeMap::from([("amd64".to_owned(), Bytes::from_static(b"the agent"))]),
         };

@@ -16,6 +16,45 @@ use server::{Seen, Server};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 
+/// Each test on SQLite and, with the feature `peers`, on PostgreSQL.
+macro_rules! both {
+    ($($name:ident,)*) => {
+        $(mod $name {
+            #[tokio::test]
+            async fn sqlite() {
+                super::$name().await;
+            }
+
+            #[cfg(feature = "peers")]
+            #[tokio::test]
+            async fn postgres() {
+                super::bench::use_postgres();
+                super::$name().await;
+            }
+        })*
+    };
+}
+
+both! {
+    what_is_selected_is_imported_and_can_boot_and_install,
+    a_selection_must_name_what_its_source_offers,
+    sources_are_checked_before_they_are_kept,
+    a_broken_connection_goes_on_where_it_stopped,
+    a_server_without_ranges_is_asked_for_all_of_it,
+    an_altered_file_is_refused_and_what_was_held_stays,
+    a_new_version_replaces_the_old_one,
+    the_same_version_with_other_files_is_a_new_one,
+    a_signed_source_is_believed_with_its_key_only,
+    a_directory_is_a_source,
+    an_import_that_was_cut_off_is_finished_by_the_next_attempt,
+    what_was_left_of_another_file_does_not_spoil_a_download,
+    an_import_can_be_stopped_and_gives_way_to_new_sources,
+    what_is_no_longer_selected_goes_with_the_next_import_but_not_while_a_source_is_away,
+    content_that_should_be_here_is_fetched_again,
+    a_new_installation_has_the_official_source_once,
+    a_source_that_cannot_be_reached_says_so_and_blocks_nothing,
+}
+
 fn hash(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
@@ -34,7 +73,6 @@ async fn lab() -> (Mirror, Server) {
     (mirror, server)
 }
 
-#[tokio::test]
 async fn what_is_selected_is_imported_and_can_boot_and_install() {
     let (_mirror, server) = lab().await;
     let b = Bench::start().await;
@@ -186,7 +224,6 @@ async fn what_is_selected_is_imported_and_can_boot_and_install() {
     assert_eq!((agent.size, rest.as_str()), (9, "agent"));
 }
 
-#[tokio::test]
 async fn a_selection_must_name_what_its_source_offers() {
     let (_mirror, server) = lab().await;
     let b = Bench::idle().await;
@@ -285,7 +322,6 @@ async fn a_selection_must_name_what_its_source_offers() {
     );
 }
 
-#[tokio::test]
 async fn sources_are_checked_before_they_are_kept() {
     let b = Bench::idle().await;
     for (form, field) in [
@@ -345,7 +381,6 @@ async fn sources_are_checked_before_they_are_kept() {
     assert_eq!(b.call("GET", &own, &[]).await.0, 404);
 }
 
-#[tokio::test]
 async fn a_broken_connection_goes_on_where_it_stopped() {
     let (_mirror, server) = lab().await;
     let (squashfs, kernel) = (
@@ -368,7 +403,6 @@ async fn a_broken_connection_goes_on_where_it_stopped() {
     }
 }
 
-#[tokio::test]
 async fn a_server_without_ranges_is_asked_for_all_of_it() {
     let (_mirror, server) = lab().await;
     let path = "bookworm/amd64/20250101/squashfs";
@@ -381,7 +415,6 @@ async fn a_server_without_ranges_is_asked_for_all_of_it() {
     assert_eq!(b.content(&hash(&content(path))).await.1, content(path));
 }
 
-#[tokio::test]
 async fn an_altered_file_is_refused_and_what_was_held_stays() {
     let (mut mirror, server) = lab().await;
     let b = Bench::start().await;
@@ -422,7 +455,6 @@ async fn an_altered_file_is_refused_and_what_was_held_stays() {
     assert!(b.get(&format!("boot-sources/{source}/")).await.is_object());
 }
 
-#[tokio::test]
 async fn a_new_version_replaces_the_old_one() {
     let (mut mirror, server) = lab().await;
     let b = Bench::start().await;
@@ -454,7 +486,31 @@ async fn a_new_version_replaces_the_old_one() {
     );
 }
 
-#[tokio::test]
+async fn the_same_version_with_other_files_is_a_new_one() {
+    let (_mirror, server) = lab().await;
+    let b = Bench::start().await;
+    b.select(&index(&server.url), "bookworm").await;
+    b.imported().await;
+    let mut again = Mirror::new();
+    again
+        .system("bookworm", "amd64", "20250101")
+        .with("boot-kernel", b"another kernel")
+        .loaders("20250101")
+        .publish();
+    let source = b.get("boot-sources/").await[0]["id"].clone();
+    let url = again.path().display().to_string();
+    let (status, _) = b
+        .call("PUT", &format!("boot-sources/{source}/"), &[("url", &url)])
+        .await;
+    assert_eq!(status, 200);
+    b.import().await;
+    b.imported().await;
+    assert_eq!(b.errors().await, Vec::<String>::new());
+    let r = b.resource("debian/bookworm").await.unwrap();
+    let kernel = &r["sets"]["20250101"]["files"]["boot-kernel"];
+    assert_eq!(kernel["sha256"], hash(b"another kernel"));
+}
+
 async fn a_signed_source_is_believed_with_its_key_only() {
     let (mirror, server) = lab().await;
     let (good, other) = (Signer::new(1), Signer::new(2));
@@ -502,7 +558,6 @@ async fn a_signed_source_is_believed_with_its_key_only() {
     assert!(b.resource("debian/bookworm").await.unwrap()["sets"]["20250101"]["complete"] == true);
 }
 
-#[tokio::test]
 async fn a_directory_is_a_source() {
     let (mirror, _server) = lab().await;
     let b = Bench::start().await;
@@ -532,7 +587,6 @@ async fn claim(b: &Bench, subject: &str, lease: Duration) -> store::job::Job {
     .await
 }
 
-#[tokio::test]
 async fn an_import_that_was_cut_off_is_finished_by_the_next_attempt() {
     let (_mirror, server) = lab().await;
     let stuck = "bookworm/amd64/20250101/squashfs";
@@ -591,7 +645,6 @@ async fn an_import_that_was_cut_off_is_finished_by_the_next_attempt() {
     assert!(!files.partial(&sha256).exists());
 }
 
-#[tokio::test]
 async fn what_was_left_of_another_file_does_not_spoil_a_download() {
     let (_mirror, server) = lab().await;
     let b = Bench::idle().await;
@@ -612,7 +665,6 @@ async fn what_was_left_of_another_file_does_not_spoil_a_download() {
     }
 }
 
-#[tokio::test]
 async fn an_import_can_be_stopped_and_gives_way_to_new_sources() {
     let (_mirror, server) = lab().await;
     let mut second = Mirror::new();
@@ -653,7 +705,6 @@ async fn an_import_can_be_stopped_and_gives_way_to_new_sources() {
     );
 }
 
-#[tokio::test]
 async fn what_is_no_longer_selected_goes_with_the_next_import_but_not_while_a_source_is_away() {
     let mut mirror = Mirror::new();
     mirror
@@ -697,7 +748,6 @@ async fn what_is_no_longer_selected_goes_with_the_next_import_but_not_while_a_so
     assert_eq!(b.call("GET", "boot-resources/?type=odd", &[]).await.0, 400);
 }
 
-#[tokio::test]
 async fn content_that_should_be_here_is_fetched_again() {
     let (_mirror, server) = lab().await;
     let b = Bench::start().await;
@@ -714,7 +764,6 @@ async fn content_that_should_be_here_is_fetched_again() {
     }
 }
 
-#[tokio::test]
 async fn a_new_installation_has_the_official_source_once() {
     let b = Bench::idle().await;
     maintain::ensure_defaults(&b.region).await.unwrap();
@@ -739,7 +788,6 @@ async fn a_new_installation_has_the_official_source_once() {
     assert_eq!(b.get("boot-sources/").await, json!([]));
 }
 
-#[tokio::test]
 async fn a_source_that_cannot_be_reached_says_so_and_blocks_nothing() {
     let (_mirror, server) = lab().await;
     let b = Bench::start().await;
@@ -768,7 +816,14 @@ async fn a_source_that_cannot_be_reached_says_so_and_blocks_nothing() {
         b.resource("debian/bookworm").await.unwrap()["sets"]["20250101"]["complete"],
         json!(true)
     );
-    let errors = b.errors().await.join("\n");
+    let errors = b.errors().await;
+    let once: std::collections::BTreeSet<_> = errors.iter().collect();
+    assert_eq!(
+        once.len(),
+        errors.len(),
+        "the same is told once: {errors:?}"
+    );
+    let errors = errors.join("\n");
     assert!(
         errors.contains(&format!("127.0.0.1:{port}")) && errors.contains("/no/such/keys.gpg"),
         "{errors}"

@@ -154,6 +154,15 @@ impl Mirror {
         self
     }
 
+    /// Gives a file of the last system other content.
+    pub fn with(&mut self, ftype: &str, content: &[u8]) -> &mut Self {
+        let mut image = self.images.pop().unwrap();
+        let file = image.files.iter_mut().find(|f| f.ftype == ftype).unwrap();
+        *file = self.file(file.path.as_str(), ftype, None, content);
+        self.images.push(image);
+        self
+    }
+
     /// Shim and GRUB for amd64, each in an archive of its own.
     pub fn loaders(&mut self, version: &str) -> &mut Self {
         let archive = |name: &str| {

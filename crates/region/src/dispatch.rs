@@ -11,6 +11,7 @@ use crate::args::Args;
 use crate::auth::{self, Actor, OAuth};
 use crate::call::{Call, Origin, Parts};
 use crate::error::ApiError;
+use crate::metadata;
 use crate::operation::{Body, Face, MAX_FORM, Method, Operation, Who};
 use crate::region::Region;
 
@@ -114,10 +115,24 @@ pub fn body_limit(region: &Region, target: &str) -> usize {
 /// Answers a request.
 pub async fn dispatch(region: &Arc<Region>, incoming: Incoming) -> Answer {
     let face = split(&incoming.target).map(|t| t.face);
+    // A rack records what it passes on.
+    let direct = (face == Some(Face::Metadata) && incoming.via.is_none()).then(|| {
+        let now = Timestamp::from_system(std::time::SystemTime::now());
+        metadata::Direct::new(
+            &incoming.method,
+            &incoming.target,
+            incoming.header("authorization"),
+            incoming.ip,
+            now,
+        )
+    });
     let mut answer = match answer(region, incoming).await {
         Ok(a) => a,
         Err(e) => e.answer(),
     };
+    if let Some(request) = direct {
+        metadata::note(region, request, answer.status).await;
+    }
     if face == Some(Face::Maas2) {
         answer
             .headers

@@ -257,7 +257,7 @@ pub async fn start_commissioning(
     store::exec!(
         tx,
         "UPDATE node SET current_commissioning_set_id = $2, current_testing_set_id = $3, owner_id = COALESCE($4, owner_id), \
-         enable_ssh = $5, skip_bmc_config = $6, skip_networking = $7, skip_storage = $8, netboot = TRUE WHERE id = $1",
+         enable_ssh = $5, skip_bmc_config = $6, skip_networking = $7, skip_storage = $8, netboot = TRUE, enlisting = FALSE WHERE id = $1",
         node.id,
         commissioning,
         testing,
@@ -270,6 +270,8 @@ pub async fn start_commissioning(
     node.current_commissioning_set_id = Some(commissioning);
     node.current_testing_set_id = testing;
     node.owner_id = owner.or(node.owner_id);
+    // Somebody asked for it: it is no longer part of the enlistment, and ends in Ready.
+    node.enlisting = false;
     set_status(tx, node, Status::Commissioning, cause).await?;
     power::ask(tx, node, PowerAction::Cycle { pxe: true }, cause.at).await?;
     Ok(())

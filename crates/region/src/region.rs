@@ -17,8 +17,10 @@ use crate::auth::Nonces;
 use crate::describe;
 use crate::error::ApiError;
 use crate::operation::Operation;
+use crate::preseed::Agents;
 use crate::rack_link::Hub;
 use crate::router::Router;
+use crate::script;
 use crate::table;
 
 /// How a region is to run.
@@ -44,6 +46,8 @@ pub struct Region {
     pub sealer: Sealer,
     /// How it runs.
     pub config: Config,
+    /// The agents that machines can fetch.
+    pub agents: Agents,
     /// Nonces of signed requests.
     pub nonces: Nonces,
     /// All operations by path.
@@ -85,10 +89,11 @@ impl Region {
         let db = Db::open(&options).await?;
         let timeline = Timeline::open(&options).await?;
         let table = table::all();
-        Ok(Arc::new(Self {
+        let region = Arc::new(Self {
             db,
             timeline,
             sealer,
+            agents: Agents::new(&config.agents),
             nonces: Nonces::default(),
             router: Router::new(&table),
             hub: Hub::default(),
@@ -99,7 +104,9 @@ impl Region {
             describe_hash: describe::hash(&table),
             table,
             config,
-        }))
+        });
+        script::ensure_builtin(&region).await?;
+        Ok(region)
     }
 
     /// The operation table.

@@ -509,7 +509,7 @@ fn to_megabytes(bytes: i64) -> f64 {
 }
 
 /// The one status that stands for several script results: what still runs, then what went worst.
-fn aggregate(statuses: impl Iterator<Item = i64>) -> i64 {
+pub(crate) fn aggregate(statuses: impl Iterator<Item = i64>) -> i64 {
     /// Running, installing, applying network, pending, then failures, then the rest.
     const ORDER: [i64; 12] = [1, 10, 7, 0, 3, 4, 8, 11, 5, 6, 9, 2];
     let mut best: Option<usize> = None;

@@ -1,14 +1,11 @@
 //! Content by its SHA-256, in `images/` of the data directory. A file there under its full hash is
 //! complete and was checked; `images/partial/` holds what is still coming.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use link::port::BlobReader;
-use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use crate::error::ApiError;
@@ -145,7 +142,7 @@ pub async fn open(region: &Arc<Region>, sha256: &str, offset: u64) -> Result<Blo
     if !is_hash(sha256) {
         return Err(missing());
     }
-    if let Some(bytes) = agent(region, sha256) {
+    if let Some(bytes) = crate::preseed::agent_blob(region, sha256) {
         let size = bytes.len() as u64;
         let at = usize::try_from(offset)
             .ok()
@@ -173,35 +170,4 @@ pub async fn open(region: &Arc<Region>, sha256: &str, offset: u64) -> Result<Blo
         size,
         reader: Box::new(file.take(size - offset)),
     })
-}
-
-/// The agents of a region by their hashes.
-type Agents = Arc<BTreeMap<String, Bytes>>;
-
-/// The agent with that hash.
-fn agent(region: &Arc<Region>, sha256: &str) -> Option<Bytes> {
-    /// Hashed once per region; a process has one, tests have several.
-    static HASHED: Mutex<Vec<(Weak<Region>, Agents)>> = Mutex::new(Vec::new());
-    if region.config.agents.is_empty() {
-        return None;
-    }
-    let mut all = HASHED.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = all
-        .iter()
-        .find(|(r, _)| r.as_ptr() == Arc::as_ptr(region))
-        .map(|(_, agents)| Arc::clone(agents));
-    let agents = known.unwrap_or_else(|| {
-        let agents: Agents = Arc::new(
-            region
-                .config
-                .agents
-                .values()
-                .map(|b| (hex::encode(Sha256::digest(b)), b.clone()))
-                .collect(),
-        );
-        all.retain(|(r, _)| r.strong_count() > 0);
-        all.push((Arc::downgrade(region), Arc::clone(&agents)));
-        agents
-    });
-    agents.get(sha256).cloned()
 }

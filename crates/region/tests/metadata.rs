@@ -48,6 +48,10 @@ on_each_engine! {
         assert!(!strangers.is_empty() && strangers.iter().all(|s| s.get("script_result_id").is_none()), "{index}");
 
         let id = m.enlist().await;
+        // The agent goes on below the address that the enlistment preseed named.
+        m.get("metadata/enlist/2012-03-01/maas-scripts", None).await.is(200);
+        let below = m.get(&format!("metadata/enlist/latest/by-id/{id}/?op=get_preseed"), None).await.is(200);
+        assert!(below.text().contains("token_secret"));
         let (value, key) = m.preseed(&id).await;
         assert_eq!(value["datasource"]["MAAS"]["metadata_url"], format!("{RACK}/MAAS/metadata/"));
         assert_eq!(value["reporting"]["maas"]["endpoint"], format!("{RACK}/MAAS/metadata/status/{id}"));
@@ -228,10 +232,11 @@ on_each_engine! {
         assert_eq!(late.status, 409, "a report of an earlier attempt");
         assert_eq!(m.signal(&key, "FAILED", &[("attempt", &(attempt - 1).to_string())]).await.status, 409);
 
+        m.post("metadata/curtin/2012-03-01/", Some(&key), &[("op", b"signal", false), ("status", b"WORKING", false)]).await.is(200);
         // Before the machine boots its disk not even the installed system's key ends the deployment.
         m.get("metadata/2012-03-01/user-data", Some(&installed)).await.is(200);
         assert_eq!(w.status(&id).await, "Deploying");
-        m.post("metadata/2012-03-01/", Some(&key), &[("op", b"netboot_off", false)]).await.is(200);
+        m.post("metadata/curtin/2012-03-01/", Some(&key), &[("op", b"netboot_off", false)]).await.is(200);
         let mut end = webhook("cmd-install", "finish", Some("SUCCESS"), attempt);
         end["files"] = json!([{ "path": "/tmp/install.log", "encoding": "base64", "content": STANDARD.encode("the log\n") }]);
         m.post_json(&status, Some(&key), &end).await.is(204);

@@ -75,7 +75,10 @@ fn now() -> Timestamp {
 fn said(e: ApiError) -> anyhow::Error {
     match e {
         ApiError::Fields(fields) => {
-            let all: Vec<String> = fields.iter().map(|(f, m)| format!("{f}: {}", m.join(" "))).collect();
+            let all: Vec<String> = fields
+                .iter()
+                .map(|(f, m)| format!("{f}: {}", m.join(" ")))
+                .collect();
             anyhow::anyhow!(all.join("; "))
         }
         other => other.into(),
@@ -97,7 +100,10 @@ async fn create(region: &Arc<Region>, args: CreateAdminArgs) -> anyhow::Result<(
     if args.if_none {
         let admins = local::administrators(region).await?;
         if !admins.is_empty() {
-            return Ok(out::line(&format!("There is an administrator already: {}.", admins.join(", ")))?);
+            return Ok(out::line(&format!(
+                "There is an administrator already: {}.",
+                admins.join(", ")
+            ))?);
         }
     }
     let username = or_ask(args.username, "--username", "Username: ")?;
@@ -107,7 +113,9 @@ async fn create(region: &Arc<Region>, args: CreateAdminArgs) -> anyhow::Result<(
         None => new_password()?,
     };
     let email = or_ask(args.email, "--email", "E-mail: ")?;
-    user::create_admin(region, &username, &password, &email, now()).await.map_err(said)?;
+    user::create_admin(region, &username, &password, &email, now())
+        .await
+        .map_err(said)?;
     Ok(out::line(&format!("{username} is an administrator now."))?)
 }
 
@@ -120,13 +128,17 @@ fn or_ask(given: Option<String>, option: &str, prompt: &str) -> anyhow::Result<S
     }
     out::bytes(prompt.as_bytes())?;
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).context("the terminal cannot be read")?;
+    std::io::stdin()
+        .read_line(&mut line)
+        .context("the terminal cannot be read")?;
     Ok(line.trim().to_owned())
 }
 
 fn first_line() -> anyhow::Result<String> {
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).context("standard input cannot be read")?;
+    std::io::stdin()
+        .read_line(&mut line)
+        .context("standard input cannot be read")?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
@@ -172,8 +184,13 @@ pub async fn any_admin_key(data: &DataArgs) -> anyhow::Result<String> {
     let region = open(data).await?;
     let key = async {
         let admins = local::administrators(&region).await?;
-        let admin = admins.first().context("there is no administrator yet; make one with createadmin")?;
-        Ok(user::api_key(&region, admin, now()).await.map_err(said)?.joined())
+        let admin = admins
+            .first()
+            .context("there is no administrator yet; make one with createadmin")?;
+        Ok(user::api_key(&region, admin, now())
+            .await
+            .map_err(said)?
+            .joined())
     };
     let key = key.await;
     region.stop().await;
@@ -191,7 +208,10 @@ async fn new_key(region: &Arc<Region>, username: &str) -> anyhow::Result<ApiKey>
         let (key, region, name) = (kept.clone(), Arc::clone(&own), name.clone());
         Box::pin(async move {
             let user = user::by_name(tx, &name).await?;
-            let whom = TokenFor::User { id: user.id, name: "MAAS consumer" };
+            let whom = TokenFor::User {
+                id: user.id,
+                name: "MAAS consumer",
+            };
             auth::insert_token(tx, &region, &key, whom, now()).await
         })
     });
@@ -205,13 +225,28 @@ async fn new_key(region: &Arc<Region>, username: &str) -> anyhow::Result<ApiKey>
 /// Deletes a key through the API's own operation, signed with that very key.
 async fn delete_key(region: &Arc<Region>, username: &str, key: &str) -> anyhow::Result<()> {
     let credentials: Credentials = key.parse()?;
-    let who = signed(region, &credentials, "GET", "/MAAS/api/2.0/users/?op=whoami", Bytes::new()).await?;
-    let who: serde_json::Value = serde_json::from_slice(&who).context("whoami did not answer JSON")?;
+    let who = signed(
+        region,
+        &credentials,
+        "GET",
+        "/MAAS/api/2.0/users/?op=whoami",
+        Bytes::new(),
+    )
+    .await?;
+    let who: serde_json::Value =
+        serde_json::from_slice(&who).context("whoami did not answer JSON")?;
     if who["username"] != username {
         anyhow::bail!("this is not a key of {username}");
     }
     let body = format!("token_key={}", credentials.token_key());
-    signed(region, &credentials, "POST", "/MAAS/api/2.0/account/?op=delete_authorisation_token", body.into()).await?;
+    signed(
+        region,
+        &credentials,
+        "POST",
+        "/MAAS/api/2.0/account/?op=delete_authorisation_token",
+        body.into(),
+    )
+    .await?;
     Ok(())
 }
 
@@ -227,7 +262,10 @@ async fn signed(
         target: target.to_owned(),
         headers: vec![
             ("authorization".to_owned(), credentials.header()),
-            ("content-type".to_owned(), "application/x-www-form-urlencoded".to_owned()),
+            (
+                "content-type".to_owned(),
+                "application/x-www-form-urlencoded".to_owned(),
+            ),
         ],
         body,
         ip: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -33,7 +33,12 @@ fn find_in(directories: &[PathBuf]) -> anyhow::Result<BTreeMap<String, Bytes>> {
                 break;
             }
         }
-        let embedded = || EMBEDDED.iter().find(|(a, _)| *a == architecture).map(|(_, b)| Bytes::from_static(b));
+        let embedded = || {
+            EMBEDDED
+                .iter()
+                .find(|(a, _)| *a == architecture)
+                .map(|(_, b)| Bytes::from_static(b))
+        };
         if let Some(bytes) = agent.or_else(embedded) {
             found.insert(architecture.to_owned(), bytes);
         }
@@ -42,7 +47,10 @@ fn find_in(directories: &[PathBuf]) -> anyhow::Result<BTreeMap<String, Bytes>> {
 }
 
 fn directories() -> Vec<PathBuf> {
-    let mut all: Vec<PathBuf> = std::env::var_os(DIRECTORY).map(PathBuf::from).into_iter().collect();
+    let mut all: Vec<PathBuf> = std::env::var_os(DIRECTORY)
+        .map(PathBuf::from)
+        .into_iter()
+        .collect();
     if let Ok(exe) = std::env::current_exe()
         && let Some(dir) = exe.parent()
     {
@@ -56,7 +64,14 @@ fn directories() -> Vec<PathBuf> {
 fn read(path: &Path) -> anyhow::Result<Option<Bytes>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes.into())),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(e) => Err(e).with_context(|| format!("the agent {} cannot be read", path.display())),
     }
 }
@@ -71,7 +86,12 @@ mod tests {
         std::fs::write(first.path().join("steelyard-agent-amd64"), "first").unwrap();
         std::fs::write(second.path().join("steelyard-agent-amd64"), "second").unwrap();
         std::fs::write(second.path().join("steelyard-agent-arm64"), "second").unwrap();
-        let found = find_in(&[first.path().join("missing"), first.path().into(), second.path().into()]).unwrap();
+        let found = find_in(&[
+            first.path().join("missing"),
+            first.path().into(),
+            second.path().into(),
+        ])
+        .unwrap();
         assert_eq!(found["amd64"], "first");
         assert_eq!(found["arm64"], "second");
     }

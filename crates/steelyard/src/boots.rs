@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use metal::timeline::{Entry, What};
 use metal::Timestamp;
+use metal::timeline::{Entry, What};
 use serde_json::Value;
 
 use crate::client::api::{self, Api};
@@ -28,7 +28,12 @@ pub struct BootsArgs {
     #[arg(long, requires = "api_key")]
     url: Option<String>,
     /// Key for that server
-    #[arg(long, value_name = "KEY", env = "STEELYARD_API_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "STEELYARD_API_KEY",
+        hide_env_values = true
+    )]
     api_key: Option<String>,
     #[command(flatten)]
     data: DataArgs,
@@ -41,7 +46,10 @@ pub struct BootsArgs {
 pub async fn run(args: BootsArgs) -> anyhow::Result<ExitCode> {
     let api = server(&args).await?;
     let id = system_id(&api, &args.machine).await?;
-    let boots = api.get(&format!("/MAAS/api/v1/machines/{id}/boots")).await?.json()?;
+    let boots = api
+        .get(&format!("/MAAS/api/v1/machines/{id}/boots"))
+        .await?
+        .json()?;
     out::bytes(render(&boots, args.all).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -54,7 +62,12 @@ async fn server(args: &BootsArgs) -> anyhow::Result<Api> {
     }
     let profiles = Profiles::open()?;
     if let Some(name) = &args.profile {
-        return Api::of(profiles.get(name).with_context(|| format!("there is no profile {name}"))?, false);
+        return Api::of(
+            profiles
+                .get(name)
+                .with_context(|| format!("there is no profile {name}"))?,
+            false,
+        );
     }
     let data = args.data.resolve()?;
     if data.is_running()?
@@ -76,12 +89,27 @@ async fn server(args: &BootsArgs) -> anyhow::Result<Api> {
 /// The system id of a machine by its host name, its full name or its system id.
 async fn system_id(api: &Api, machine: &str) -> anyhow::Result<String> {
     let machines = api.get(api.resolve("machines/")?.as_str()).await?.json()?;
-    let is = |m: &&Value| ["system_id", "hostname", "fqdn"].iter().any(|k| m[*k] == machine);
-    let found: Vec<&Value> = machines.as_array().into_iter().flatten().filter(is).collect();
+    let is = |m: &&Value| {
+        ["system_id", "hostname", "fqdn"]
+            .iter()
+            .any(|k| m[*k] == machine)
+    };
+    let found: Vec<&Value> = machines
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(is)
+        .collect();
     match found[..] {
-        [one] => Ok(one["system_id"].as_str().context("a machine without a system id")?.to_owned()),
+        [one] => Ok(one["system_id"]
+            .as_str()
+            .context("a machine without a system id")?
+            .to_owned()),
         [] => anyhow::bail!("there is no machine {machine}"),
-        _ => anyhow::bail!("{machine} is the name of {} machines; use the system id", found.len()),
+        _ => anyhow::bail!(
+            "{machine} is the name of {} machines; use the system id",
+            found.len()
+        ),
     }
 }
 
@@ -116,15 +144,22 @@ fn render(answer: &Value, all: bool) -> String {
 
 fn render_boot(page: &mut String, boot: &Value, full: bool) {
     let started = at(boot, "started").unwrap_or_default();
-    let clock = jiff::Timestamp::from_second(started.seconds()).map_or_else(|_| "?".to_owned(), |t| t.to_string());
-    let mac = boot["mac"].as_str().map_or(String::new(), |m| format!(", from {}", out::printable(m)));
+    let clock = jiff::Timestamp::from_second(started.seconds())
+        .map_or_else(|_| "?".to_owned(), |t| t.to_string());
+    let mac = boot["mac"]
+        .as_str()
+        .map_or(String::new(), |m| format!(", from {}", out::printable(m)));
     page.push_str(&format!("\nboot {} at {clock}{mac}\n", boot["number"]));
     if full {
         for entry in boot["entries"].as_array().into_iter().flatten() {
             match serde_json::from_value::<Entry>(entry.clone()) {
                 Ok(e) => page.push_str(&line(&e, started)),
                 // A newer server may know kinds that we do not.
-                Err(_) => page.push_str(&format!("  {:>10}  {}\n", "", out::printable(&entry.to_string()))),
+                Err(_) => page.push_str(&format!(
+                    "  {:>10}  {}\n",
+                    "",
+                    out::printable(&entry.to_string())
+                )),
             }
         }
     }
@@ -132,9 +167,16 @@ fn render_boot(page: &mut String, boot: &Value, full: bool) {
         page.push_str(&format!("  {n} more were seen and not kept\n"));
     }
     let verdict = &boot["verdict"];
-    for (label, key) in [("verdict", "sentence"), ("remedy", "remedy"), ("last seen", "last_seen")] {
+    for (label, key) in [
+        ("verdict", "sentence"),
+        ("remedy", "remedy"),
+        ("last seen", "last_seen"),
+    ] {
         if !text(verdict, key).is_empty() {
-            page.push_str(&format!("  {label:>10}  {}\n", out::printable(text(verdict, key))));
+            page.push_str(&format!(
+                "  {label:>10}  {}\n",
+                out::printable(text(verdict, key))
+            ));
         }
     }
 }
@@ -143,52 +185,119 @@ fn line(e: &Entry, started: Timestamp) -> String {
     let after = e.first.since(started).as_secs_f64();
     let (kind, words) = words(&e.what);
     let times = if e.count > 1 {
-        format!(" ({} times in {:.1} s)", e.count, e.last.since(e.first).as_secs_f64())
+        format!(
+            " ({} times in {:.1} s)",
+            e.count,
+            e.last.since(e.first).as_secs_f64()
+        )
     } else {
         String::new()
     };
-    format!("  {:>9}s  {kind:<9} {}{times}\n", format!("+{after:.1}"), out::printable(&words))
+    format!(
+        "  {:>9}s  {kind:<9} {}{times}\n",
+        format!("+{after:.1}"),
+        out::printable(&words)
+    )
 }
 
 /// The name that something has as JSON, for enums.
 fn name<T: serde::Serialize>(v: &T) -> String {
-    serde_json::to_value(v).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    serde_json::to_value(v)
+        .ok()
+        .and_then(|v| v.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 fn words(what: &What) -> (&'static str, String) {
     match what {
-        What::Dhcp { message, arch, speaker, boot_file } => {
+        What::Dhcp {
+            message,
+            arch,
+            speaker,
+            boot_file,
+        } => {
             let arch = arch.map_or(String::new(), |a| format!(", architecture {a}"));
-            let file = boot_file.as_ref().map_or(String::new(), |f| format!(", boot file {f}"));
+            let file = boot_file
+                .as_ref()
+                .map_or(String::new(), |f| format!(", boot file {f}"));
             ("DHCP", format!("{message} ({speaker}{arch}){file}"))
         }
-        What::File { transport, path, bytes, size, outcome } => {
+        What::File {
+            transport,
+            path,
+            bytes,
+            size,
+            outcome,
+        } => {
             let size = size.map_or(String::new(), |s| format!(" of {s}"));
-            (if transport == "tftp" { "TFTP" } else { "HTTP" }, format!("{path}: {}, {bytes}{size} bytes", name(outcome)))
+            (
+                if transport == "tftp" { "TFTP" } else { "HTTP" },
+                format!("{path}: {}, {bytes}{size} bytes", name(outcome)),
+            )
         }
-        What::Config { loader, path, purpose } => ("config", format!("{loader} {path}: told to {}", name(purpose))),
-        What::Metadata { method, path, status } => ("metadata", format!("{method} {path}: {status}")),
-        What::Signal { status, script, exit_status, message } => {
+        What::Config {
+            loader,
+            path,
+            purpose,
+        } => (
+            "config",
+            format!("{loader} {path}: told to {}", name(purpose)),
+        ),
+        What::Metadata {
+            method,
+            path,
+            status,
+        } => ("metadata", format!("{method} {path}: {status}")),
+        What::Signal {
+            status,
+            script,
+            exit_status,
+            message,
+        } => {
             let script = script.as_ref().map_or(String::new(), |s| format!(" {s}"));
             let exit = exit_status.map_or(String::new(), |s| format!(", exit status {s}"));
             ("signal", join(format!("{status}{script}{exit}"), message))
         }
-        What::Report { origin, name, event, result, description } => {
+        What::Report {
+            origin,
+            name,
+            event,
+            result,
+            description,
+        } => {
             let result = result.as_ref().map_or(String::new(), |r| format!(" {r}"));
-            ("report", join(format!("{origin} {name} {event}{result}"), description))
+            (
+                "report",
+                join(format!("{origin} {name} {event}{result}"), description),
+            )
         }
-        What::Power { command, driver, error } => match error {
+        What::Power {
+            command,
+            driver,
+            error,
+        } => match error {
             None => ("power", format!("{command} by {driver}: done")),
-            Some(f) => ("power", format!("{command} by {driver}: {} ({})", f.message, name(&f.class))),
+            Some(f) => (
+                "power",
+                format!("{command} by {driver}: {} ({})", f.message, name(&f.class)),
+            ),
         },
-        What::Syslog { severity, app, text } => ("syslog", format!("<{severity}> {app}: {text}")),
+        What::Syslog {
+            severity,
+            app,
+            text,
+        } => ("syslog", format!("<{severity}> {app}: {text}")),
         What::Status { from, to } => ("status", format!("{} to {}", name(from), name(to))),
         What::Note { text } => ("note", text.clone()),
     }
 }
 
 fn join(head: String, tail: &str) -> String {
-    if tail.is_empty() { head } else { format!("{head}: {tail}") }
+    if tail.is_empty() {
+        head
+    } else {
+        format!("{head}: {tail}")
+    }
 }
 
 #[cfg(test)]
@@ -211,7 +320,8 @@ mod tests {
                 "verdict": {"sentence": "It stopped.", "remedy": "Start it.", "last_seen": "bootx64.efi"},
             })
         };
-        let answer = json!({"hostname": "node1", "system_id": "abc123", "boots": [boot(2), boot(1)]});
+        let answer =
+            json!({"hostname": "node1", "system_id": "abc123", "boots": [boot(2), boot(1)]});
         let expected = "\
 node1 (abc123): 2 boots recorded
 

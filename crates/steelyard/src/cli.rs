@@ -41,7 +41,11 @@ enum Command {
     #[command(disable_help_flag = true)]
     Maas {
         /// What would follow `maas`
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "ARGUMENTS"
+        )]
         arguments: Vec<OsString>,
     },
 }
@@ -54,12 +58,23 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         .and_then(OsStr::to_str)
         .unwrap_or("steelyard")
         .to_owned();
-    if name == "maas" && !arguments.get(1).and_then(|a| a.to_str()).is_some_and(|a| ADMIN_WORDS.contains(&a)) {
+    if name == "maas"
+        && !arguments
+            .get(1)
+            .and_then(|a| a.to_str())
+            .is_some_and(|a| ADMIN_WORDS.contains(&a))
+    {
         return client::run("maas", arguments.into_iter().skip(1).collect());
     }
-    let known = ["maas", "maas-region", "maas-rack"].iter().find(|n| **n == name).unwrap_or(&"steelyard");
+    let known = ["maas", "maas-region", "maas-rack"]
+        .iter()
+        .find(|n| **n == name)
+        .unwrap_or(&"steelyard");
     let command = Cli::command().name(*known).bin_name(*known);
-    let cli = match command.try_get_matches_from(arguments).and_then(|m| Cli::from_arg_matches(&m)) {
+    let cli = match command
+        .try_get_matches_from(arguments)
+        .and_then(|m| Cli::from_arg_matches(&m))
+    {
         Ok(c) => c,
         Err(e) => {
             // Help and version go to standard output with status 0, the rest to standard error with 2.
@@ -108,7 +123,10 @@ mod tests {
 
     #[test]
     fn the_name_maas_knows_every_word_of_administration() {
-        let words: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        let words: Vec<String> = Cli::command()
+            .get_subcommands()
+            .map(|c| c.get_name().to_owned())
+            .collect();
         assert_eq!(words, [&ADMIN_WORDS[..], &["maas"]].concat());
     }
 }

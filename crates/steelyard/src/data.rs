@@ -26,7 +26,12 @@ pub struct DataArgs {
     #[arg(long, value_name = "DIR", env = "STEELYARD_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// PostgreSQL database, postgres://USER:PASSWORD@HOST/DATABASE [default: SQLite in the data directory]
-    #[arg(long, value_name = "URL", env = "STEELYARD_DATABASE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "STEELYARD_DATABASE",
+        hide_env_values = true
+    )]
     pub database: Option<String>,
 }
 
@@ -58,7 +63,9 @@ impl DataArgs {
             Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
                 Target::Postgres(url.clone())
             }
-            Some(_) => anyhow::bail!("--database takes a postgres:// URL; without it, SQLite is used"),
+            Some(_) => {
+                anyhow::bail!("--database takes a postgres:// URL; without it, SQLite is used")
+            }
         };
         Ok(Data { dir, database })
     }
@@ -92,7 +99,8 @@ impl Data {
     /// When another process has it.
     pub fn lock(&self) -> anyhow::Result<File> {
         let path = self.dir.join(LOCK);
-        let file = open_lock(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
+        let file =
+            open_lock(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => {
@@ -105,7 +113,9 @@ impl Data {
                     self.dir.display()
                 )
             }
-            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("{} cannot be locked", path.display())),
+            Err(TryLockError::Error(e)) => {
+                Err(e).with_context(|| format!("{} cannot be locked", path.display()))
+            }
         }
     }
 
@@ -118,18 +128,28 @@ impl Data {
         let file = match File::open(&path) {
             Ok(f) => f,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(e).with_context(|| format!("{} cannot be opened", path.display())),
+            Err(e) => {
+                return Err(e).with_context(|| format!("{} cannot be opened", path.display()));
+            }
         };
         match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("{} cannot be looked at", path.display())),
+            Err(TryLockError::Error(e)) => {
+                Err(e).with_context(|| format!("{} cannot be looked at", path.display()))
+            }
         }
     }
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
 }
 
 #[cfg(test)]
@@ -139,7 +159,10 @@ mod tests {
     #[test]
     fn one_process_at_a_time_has_a_data_directory() {
         let dir = tempfile::tempdir().unwrap();
-        let args = DataArgs { data_dir: Some(dir.path().join("data")), database: None };
+        let args = DataArgs {
+            data_dir: Some(dir.path().join("data")),
+            database: None,
+        };
         let data = args.resolve().unwrap();
         data.create().unwrap();
         assert!(!data.is_running().unwrap());
@@ -153,8 +176,14 @@ mod tests {
 
     #[test]
     fn an_unknown_database_is_refused_without_showing_it() {
-        let args = DataArgs { data_dir: Some("/nowhere".into()), database: Some("mysql://u:geheim@h/d".into()) };
+        let args = DataArgs {
+            data_dir: Some("/nowhere".into()),
+            database: Some("mysql://u:geheim@h/d".into()),
+        };
         let refused = args.resolve().unwrap_err().to_string();
-        assert!(refused.contains("postgres://") && !refused.contains("geheim"), "{refused}");
+        assert!(
+            refused.contains("postgres://") && !refused.contains("geheim"),
+            "{refused}"
+        );
     }
 }

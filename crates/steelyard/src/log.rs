@@ -19,7 +19,9 @@ pub enum Form {
 /// Starts the log. `default` is the filter where the environment names none.
 pub fn start(form: Form, default: &str) {
     let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second start, in a test, keeps the first log.
     match form {
         Form::Json => builder.json().flatten_event(true).try_init().ok(),

@@ -1,5 +1,5 @@
 //! The program: the command line, and the composition of region and rack. Nothing else lives here; it
-//! decides nothing about machines and writes no SQL.
+//! decides nothing about machines.
 //!
 //! It answers to four names. As `steelyard`, `maas-region` and `maas-rack` it runs and administers the
 //! product ([`cli`]); as `maas` it is a client of the API ([`client`]) that also knows the words of

@@ -39,7 +39,9 @@ fn tolerate(mut to: impl Write, content: &[u8]) -> io::Result<()> {
 /// Text that came from elsewhere, without what would steer a terminal.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{b7}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{b7}' } else { c })
+        .collect()
 }
 
 #[cfg(test)]

@@ -23,7 +23,13 @@ pub struct StatusArgs {
     #[arg(long)]
     url: Option<String>,
     /// Key for that server; with it the racks are shown too
-    #[arg(long, value_name = "KEY", env = "STEELYARD_API_KEY", hide_env_values = true, requires = "url")]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "STEELYARD_API_KEY",
+        hide_env_values = true,
+        requires = "url"
+    )]
     api_key: Option<String>,
 }
 
@@ -48,11 +54,25 @@ async fn local(args: &DataArgs) -> anyhow::Result<ExitCode> {
         out::line(&format!("Something is starting on {}.", data.dir.display()))?;
         return Ok(ExitCode::FAILURE);
     };
-    let since = Timestamp::from_second(r.started).map_or_else(|_| String::new(), |t| format!(", since {t}"));
-    out::line(&format!("Steelyard {} is running (process {}{since}).", r.version, r.pid))?;
+    let since = Timestamp::from_second(r.started)
+        .map_or_else(|_| String::new(), |t| format!(", since {t}"));
+    out::line(&format!(
+        "Steelyard {} is running (process {}{since}).",
+        r.version, r.pid
+    ))?;
     out::line(&format!("  API          {}", r.url))?;
-    out::line(&format!("  region       {}, {}, schema {}", r.region, r.database, r.schema))?;
-    out::line(&format!("  racks        {}", if r.racks.is_empty() { "none".to_owned() } else { r.racks.join(", ") }))?;
+    out::line(&format!(
+        "  region       {}, {}, schema {}",
+        r.region, r.database, r.schema
+    ))?;
+    out::line(&format!(
+        "  racks        {}",
+        if r.racks.is_empty() {
+            "none".to_owned()
+        } else {
+            r.racks.join(", ")
+        }
+    ))?;
     for (name, s) in &r.services {
         service(name, &s.status, &s.info)?;
     }
@@ -68,10 +88,17 @@ async fn remote(url: &str, key: Option<&str>) -> anyhow::Result<ExitCode> {
     let api = Api::new(&url, credentials, None, false)?;
     out::line(&format!("{url} answers as MAAS {}.", version(&api).await?))?;
     if with_key {
-        let racks = api.get(api.resolve("rackcontrollers/")?.as_str()).await?.json()?;
+        let racks = api
+            .get(api.resolve("rackcontrollers/")?.as_str())
+            .await?
+            .json()?;
         for rack in racks.as_array().context("rackcontrollers/ is no list")? {
             let word = |key: &str| out::printable(rack[key].as_str().unwrap_or("?"));
-            out::line(&format!("rack {} ({})", word("hostname"), word("system_id")))?;
+            out::line(&format!(
+                "rack {} ({})",
+                word("hostname"),
+                word("system_id")
+            ))?;
             for s in rack["service_set"].as_array().into_iter().flatten() {
                 let word = |key: &str| out::printable(s[key].as_str().unwrap_or(""));
                 service(&word("name"), &word("status"), &word("status_info"))?;
@@ -82,7 +109,11 @@ async fn remote(url: &str, key: Option<&str>) -> anyhow::Result<ExitCode> {
 }
 
 fn service(name: &str, status: &str, info: &str) -> std::io::Result<()> {
-    let info = if info.is_empty() { String::new() } else { format!(": {info}") };
+    let info = if info.is_empty() {
+        String::new()
+    } else {
+        format!(": {info}")
+    };
     out::line(&format!("  {name:<12} {status}{info}"))
 }
 

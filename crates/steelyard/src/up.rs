@@ -1,7 +1,6 @@
 //! `steelyard up`: the region, and the rack beside it, in one process until it is told to stop.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,9 +99,21 @@ struct RackPlan {
 /// # Errors
 /// When the data cannot be opened or an address cannot be bound.
 pub fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
-    log::start(if args.log_json { log::Form::Json } else { log::Form::Human }, "info,sqlx=warn");
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
+    log::start(
+        if args.log_json {
+            log::Form::Json
+        } else {
+            log::Form::Human
+        },
+        "info,sqlx=warn",
+    );
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime")?;
     runtime.block_on(serve(args))
 }
 
@@ -126,7 +137,9 @@ async fn serve(args: UpArgs) -> anyhow::Result<ExitCode> {
     .await
     .context("the region cannot be opened")?;
     if plan.default_images {
-        region::image::ensure_defaults(&region).await.context("the image source cannot be set")?;
+        region::image::ensure_defaults(&region)
+            .await
+            .context("the image source cannot be set")?;
     }
     region::worker::start(&region);
     region::image::start(&region);
@@ -196,7 +209,13 @@ fn plan(args: UpArgs) -> anyhow::Result<Plan> {
         Role::Region => None,
         Role::All => Some(plan_rack(&args, &data, &name)),
     };
-    Ok(Plan { data, listen: args.listen, name, default_images: !args.no_default_images, rack })
+    Ok(Plan {
+        data,
+        listen: args.listen,
+        name,
+        default_images: !args.no_default_images,
+        rack,
+    })
 }
 
 fn plan_rack(args: &UpArgs, data: &Data, name: &str) -> RackPlan {
@@ -212,7 +231,10 @@ fn plan_rack(args: &UpArgs, data: &Data, name: &str) -> RackPlan {
     if config.enable.dhcp && !has_capability(CAP_NET_RAW) {
         config.enable.dhcp = false;
         config.enable.ra = false;
-        off.push((rack::dhcp::SERVICE, "needs root, or the privilege CAP_NET_RAW".to_owned()));
+        off.push((
+            rack::dhcp::SERVICE,
+            "needs root, or the privilege CAP_NET_RAW".to_owned(),
+        ));
     }
     if config.enable.http {
         match http_addresses(args.http_port) {
@@ -230,7 +252,9 @@ fn plan_rack(args: &UpArgs, data: &Data, name: &str) -> RackPlan {
 fn http_addresses(port: u16) -> Result<Vec<SocketAddr>, String> {
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     rack::http::bind(v4).map_err(|e| match e.kind() {
-        std::io::ErrorKind::AddrInUse => format!("port {port} is taken by another program on this host"),
+        std::io::ErrorKind::AddrInUse => {
+            format!("port {port} is taken by another program on this host")
+        }
         std::io::ErrorKind::PermissionDenied => {
             format!("port {port} needs root, or the privilege CAP_NET_BIND_SERVICE")
         }
@@ -244,12 +268,19 @@ fn http_addresses(port: u16) -> Result<Vec<SocketAddr>, String> {
 
 async fn start_rack(plan: RackPlan, region: &Arc<Region>) -> anyhow::Result<Rack> {
     let port = Arc::new(RegionPort::local(Arc::clone(region)));
-    let rack = Rack::start(plan.config, port, CancellationToken::new()).await.context("the rack cannot be started")?;
+    let rack = Rack::start(plan.config, port, CancellationToken::new())
+        .await
+        .context("the rack cannot be started")?;
     for (service, why) in plan.off {
         rack.shared().set_service(service, "off", why);
     }
     let settled = async {
-        let all = [rack::dhcp::SERVICE, rack::tftp::SERVICE, rack::syslog::SERVICE, "http"];
+        let all = [
+            rack::dhcp::SERVICE,
+            rack::tftp::SERVICE,
+            rack::syslog::SERVICE,
+            "http",
+        ];
         loop {
             let services = rack.shared().services();
             if all.iter().all(|s| services.contains_key(*s)) && rack.shared().rack().is_some() {
@@ -273,26 +304,65 @@ fn describe(region: &Region, rack: Option<&Rack>, address: SocketAddr, data: &Da
         database: data.engine().to_owned(),
         region: region.config.name.clone(),
         started: Timestamp::from_system(std::time::SystemTime::now()).seconds(),
-        services: services.into_iter().map(|(n, s)| (n, State { status: s.status, info: s.info })).collect(),
-        racks: region.hub.connected().iter().map(ToString::to_string).collect(),
+        services: services
+            .into_iter()
+            .map(|(n, s)| {
+                (
+                    n,
+                    State {
+                        status: s.status,
+                        info: s.info,
+                    },
+                )
+            })
+            .collect(),
+        racks: region
+            .hub
+            .connected()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     }
 }
 
 /// Says once what runs, where the data is, how to log in, and what is off and why.
 async fn announce(region: &Arc<Region>, running: &Running, data: &Data) -> anyhow::Result<()> {
-    let option = |name: &str| format!("steelyard {name} --data-dir {}", data.dir.display());
-    out::line(&format!("Steelyard {} is up (region {}).", running.version, running.region))?;
+    // As it was typed, so that the line can be pasted.
+    let program = std::env::args()
+        .next()
+        .unwrap_or_else(|| "steelyard".to_owned());
+    let option = |name: &str| format!("{program} {name} --data-dir {}", data.dir.display());
+    out::line(&format!(
+        "Steelyard {} is up (region {}).",
+        running.version, running.region
+    ))?;
     out::line(&format!("  API      {}", running.url))?;
-    out::line(&format!("  data     {} ({})", data.dir.display(), running.database))?;
+    out::line(&format!(
+        "  data     {} ({})",
+        data.dir.display(),
+        running.database
+    ))?;
     let admins = local::administrators(region).await?;
     if admins.is_empty() {
-        out::line(&format!("  log in   there is no administrator yet: {}", option("createadmin")))?;
+        out::line(&format!(
+            "  log in   there is no administrator yet: {}",
+            option("createadmin")
+        ))?;
     } else {
-        let login = format!("maas login PROFILE {} \"$({} --username {})\"", running.url, option("apikey"), admins[0]);
+        let login = format!(
+            "{program} maas login PROFILE {} \"$({} --username {})\"",
+            running.url,
+            option("apikey"),
+            admins[0]
+        );
         out::line(&format!("  log in   as {}: {login}", admins.join(", ")))?;
     }
     for (name, state) in &running.services {
-        let info = if state.info.is_empty() { String::new() } else { format!(": {}", state.info) };
+        let info = if state.info.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", state.info)
+        };
         out::line(&format!("  {name:<12} {}{info}", state.status))?;
     }
     if running.services.is_empty() {
@@ -313,7 +383,10 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     if !address.ip().is_unspecified() {
         return address;
     }
-    SocketAddr::new(own_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), address.port())
+    SocketAddr::new(
+        own_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        address.port(),
+    )
 }
 
 /// The address from which this host would speak to others. Connecting a datagram socket looks the route
@@ -325,13 +398,20 @@ fn own_address() -> Option<IpAddr> {
 }
 
 fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    name.split('.').next().filter(|n| !n.is_empty()).unwrap_or("localhost").to_owned()
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    name.split('.')
+        .next()
+        .filter(|n| !n.is_empty())
+        .unwrap_or("localhost")
+        .to_owned()
 }
 
 /// Whether this process has a capability in effect.
 fn has_capability(number: u32) -> bool {
-    let status = std::fs::read_to_string(PathBuf::from("/proc/self/status")).unwrap_or_default();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()
         .find_map(|l| l.strip_prefix("CapEff:"))

@@ -77,9 +77,15 @@ impl Answer {
     /// With what the server said, when it is none.
     pub fn json(&self) -> anyhow::Result<serde_json::Value> {
         if !self.is_success() {
-            anyhow::bail!("{} answered {}: {}", self.url.path(), self.status, self.text().trim());
+            anyhow::bail!(
+                "{} answered {}: {}",
+                self.url.path(),
+                self.status,
+                self.text().trim()
+            );
         }
-        serde_json::from_slice(&self.body).with_context(|| format!("{} did not answer JSON", self.url.path()))
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("{} did not answer JSON", self.url.path()))
     }
 }
 
@@ -115,12 +121,16 @@ impl Api {
             .redirect(reqwest::redirect::Policy::none())
             .tls_danger_accept_invalid_certs(insecure);
         if let Some(pem) = cacerts {
-            let certificates =
-                reqwest::Certificate::from_pem_bundle(pem.as_bytes()).context("the certificates are not PEM")?;
+            let certificates = reqwest::Certificate::from_pem_bundle(pem.as_bytes())
+                .context("the certificates are not PEM")?;
             builder = builder.tls_certs_merge(certificates);
         }
         let http = builder.build().context("the HTTP client")?;
-        Ok(Self { url, credentials, http })
+        Ok(Self {
+            url,
+            credentials,
+            http,
+        })
     }
 
     /// The URL of a path and query on this server.
@@ -128,7 +138,10 @@ impl Api {
     /// # Errors
     /// When it leads to another server: the key is for this one.
     pub fn resolve(&self, target: &str) -> anyhow::Result<Url> {
-        let url = self.url.join(target).with_context(|| format!("{target} is not a path"))?;
+        let url = self
+            .url
+            .join(target)
+            .with_context(|| format!("{target} is not a path"))?;
         if url.origin() != self.url.origin() {
             anyhow::bail!("{target} leads to another server than {}", self.url);
         }
@@ -147,23 +160,43 @@ impl Api {
         }
         builder = match request.body {
             Body::Empty => builder,
-            Body::Raw(bytes) => builder.header(CONTENT_TYPE, "application/octet-stream").body(bytes),
+            Body::Raw(bytes) => builder
+                .header(CONTENT_TYPE, "application/octet-stream")
+                .body(bytes),
             Body::Form(parts) => {
                 let mut form = Form::new();
                 for (name, content, is_file) in parts {
                     let mut part = Part::bytes(content);
                     if is_file {
-                        part = part.file_name(name.clone()).mime_str("application/octet-stream")?;
+                        part = part
+                            .file_name(name.clone())
+                            .mime_str("application/octet-stream")?;
                     }
                     form = form.part(name, part);
                 }
                 builder.multipart(form)
             }
         };
-        let response = builder.send().await.with_context(|| format!("{} does not answer", self.url))?;
-        let (status, version, headers) = (response.status(), response.version(), response.headers().clone());
-        let body = response.bytes().await.with_context(|| format!("the answer of {} broke off", self.url))?;
-        Ok(Answer { status: status.as_u16(), status_line: format!("{version:?} {status}"), url, headers, body })
+        let response = builder
+            .send()
+            .await
+            .with_context(|| format!("{} does not answer", self.url))?;
+        let (status, version, headers) = (
+            response.status(),
+            response.version(),
+            response.headers().clone(),
+        );
+        let body = response
+            .bytes()
+            .await
+            .with_context(|| format!("the answer of {} broke off", self.url))?;
+        Ok(Answer {
+            status: status.as_u16(),
+            status_line: format!("{version:?} {status}"),
+            url,
+            headers,
+            body,
+        })
     }
 
     /// Reads a path.
@@ -171,7 +204,12 @@ impl Api {
     /// # Errors
     /// As for [`Self::send`].
     pub async fn get(&self, target: &str) -> anyhow::Result<Answer> {
-        self.send(Request { method: Method::GET, target: target.to_owned(), body: Body::Empty }).await
+        self.send(Request {
+            method: Method::GET,
+            target: target.to_owned(),
+            body: Body::Empty,
+        })
+        .await
     }
 }
 
@@ -199,7 +237,9 @@ pub fn normalise(typed: &str) -> anyhow::Result<String> {
 fn is_api(path: &str) -> bool {
     let mut ends = path.rsplit('/');
     let number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    ends.next().and_then(|v| v.split_once('.')).is_some_and(|(a, b)| number(a) && number(b))
+    ends.next()
+        .and_then(|v| v.split_once('.'))
+        .is_some_and(|(a, b)| number(a) && number(b))
         && ends.next() == Some("api")
 }
 
@@ -214,7 +254,10 @@ mod tests {
             ("http://h:5240/MAAS/", "http://h:5240/MAAS/api/2.0/"),
             ("https://h/MAAS/api/2.0", "https://h/MAAS/api/2.0/"),
             ("http://h/MAAS/api/1.0/?x#y", "http://h/MAAS/api/1.0/"),
-            ("http://[fe80::1]:5240/MAAS", "http://[fe80::1]:5240/MAAS/api/2.0/"),
+            (
+                "http://[fe80::1]:5240/MAAS",
+                "http://[fe80::1]:5240/MAAS/api/2.0/",
+            ),
         ] {
             assert_eq!(normalise(typed).unwrap(), expected);
         }
@@ -225,10 +268,20 @@ mod tests {
 
     #[test]
     fn the_key_never_goes_to_another_server() {
-        rustls::crypto::ring::default_provider().install_default().ok();
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
         let api = Api::new("http://h:5240/MAAS/api/2.0/", None, None, false).unwrap();
-        assert_eq!(api.resolve("/MAAS/x/?a=b").unwrap().as_str(), "http://h:5240/MAAS/x/?a=b");
-        for elsewhere in ["http://evil/x", "//evil/x", "https://h:5240/x", "http://h:5241/x"] {
+        assert_eq!(
+            api.resolve("/MAAS/x/?a=b").unwrap().as_str(),
+            "http://h:5240/MAAS/x/?a=b"
+        );
+        for elsewhere in [
+            "http://evil/x",
+            "//evil/x",
+            "https://h:5240/x",
+            "http://h:5241/x",
+        ] {
             assert!(api.resolve(elsewhere).is_err(), "{elsewhere}");
         }
     }

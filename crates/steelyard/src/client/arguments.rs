@@ -93,34 +93,57 @@ impl Line {
     ///
     /// # Errors
     /// [`Usage`] when something is missing or too much, or when a file cannot be read.
-    pub fn arguments(&self, typed: &str, resource: &Resource, action: &Action) -> anyhow::Result<Arguments> {
+    pub fn arguments(
+        &self,
+        typed: &str,
+        resource: &Resource,
+        action: &Action,
+    ) -> anyhow::Result<Arguments> {
         let rest = self.words.get(2..).unwrap_or(&[]);
         let path: Vec<String> = rest.iter().take(resource.params.len()).cloned().collect();
         if path.len() < resource.params.len() {
-            let missing: Vec<String> = resource.params[path.len()..].iter().map(|p| p.to_uppercase()).collect();
-            return Err(Usage(format!("{typed} needs {}; see \"{typed} --help\"", missing.join(" "))).into());
+            let missing: Vec<String> = resource.params[path.len()..]
+                .iter()
+                .map(|p| p.to_uppercase())
+                .collect();
+            return Err(Usage(format!(
+                "{typed} needs {}; see \"{typed} --help\"",
+                missing.join(" ")
+            ))
+            .into());
         }
-        let mut arguments = Arguments { path, data: Vec::new(), big: None };
+        let mut arguments = Arguments {
+            path,
+            data: Vec::new(),
+            big: None,
+        };
         for word in &rest[resource.params.len()..] {
             if resource.name == "sshkeys" && action.name == "import" && !word.contains('=') {
                 // `maas PROFILE sshkeys import gh:USER`.
-                arguments.data.push(("keysource".to_owned(), Value::Text(word.clone())));
+                arguments
+                    .data
+                    .push(("keysource".to_owned(), Value::Text(word.clone())));
                 continue;
             }
             let Some((key, value)) = word.split_once('=') else {
-                return Err(Usage(format!("{word}: parameters have the form KEY=VALUE or KEY@=FILE")).into());
+                return Err(Usage(format!(
+                    "{word}: parameters have the form KEY=VALUE or KEY@=FILE"
+                ))
+                .into());
             };
             if !action.takes_data() {
                 return Err(Usage(format!("{typed} takes no parameters: {word}")).into());
             }
             match key.strip_suffix('@') {
-                None => arguments.data.push((key.to_owned(), Value::Text(value.to_owned()))),
+                None => arguments
+                    .data
+                    .push((key.to_owned(), Value::Text(value.to_owned()))),
                 Some("content") if resource.name == "boot-resources" && action.name == "create" => {
                     arguments.big = Some(value.to_owned());
                 }
                 Some(key) => {
-                    let content =
-                        std::fs::read(Path::new(value)).with_context(|| format!("{key}@={value} cannot be read"))?;
+                    let content = std::fs::read(Path::new(value))
+                        .with_context(|| format!("{key}@={value} cannot be read"))?;
                     arguments.data.push((key.to_owned(), Value::File(content)));
                 }
             }
@@ -143,7 +166,12 @@ mod tests {
             doc: String::new(),
             params: vec!["system_id".to_owned(), "id".to_owned()],
             path: "/t/{system_id}/{id}/".to_owned(),
-            actions: vec![Action { name: "do".into(), method: "POST".into(), op: None, doc: doc.into() }],
+            actions: vec![Action {
+                name: "do".into(),
+                method: "POST".into(),
+                op: None,
+                doc: doc.into(),
+            }],
         }
     }
 
@@ -164,10 +192,17 @@ mod tests {
         let (with, without) = (resource(":param name: x"), resource("none"));
         for (text, r, expected) in [
             ("thing do abc", &with, "p needs ID; see \"p --help\""),
-            ("thing do a 1 word", &with, "word: parameters have the form KEY=VALUE or KEY@=FILE"),
+            (
+                "thing do a 1 word",
+                &with,
+                "word: parameters have the form KEY=VALUE or KEY@=FILE",
+            ),
             ("thing do a 1 k=v", &without, "p takes no parameters: k=v"),
         ] {
-            let e = line(text).unwrap().arguments("p", r, &r.actions[0]).unwrap_err();
+            let e = line(text)
+                .unwrap()
+                .arguments("p", r, &r.actions[0])
+                .unwrap_err();
             assert_eq!(e.downcast::<Usage>().unwrap().to_string(), expected);
         }
     }

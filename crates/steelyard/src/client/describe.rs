@@ -70,19 +70,33 @@ impl<'a> Description<'a> {
     /// # Errors
     /// When it is not such a document.
     pub fn new(document: &'a Value, credentials: bool) -> anyhow::Result<Self> {
-        let list = document["resources"].as_array().context("the description of the API has no resources")?;
+        let list = document["resources"]
+            .as_array()
+            .context("the description of the API has no resources")?;
         let mut resources = Vec::new();
         for value in list {
-            let raw = RawResource::deserialize(value).context("the description of the API cannot be read")?;
+            let raw = RawResource::deserialize(value)
+                .context("the description of the API cannot be read")?;
             // A resource's commands have the name of its full handler, also for those without credentials.
-            let name = raw.auth.as_ref().or(raw.anon.as_ref()).map(|h| resource_command(&h.name));
-            let handler = if credentials { raw.auth.or(raw.anon) } else { raw.anon };
+            let name = raw
+                .auth
+                .as_ref()
+                .or(raw.anon.as_ref())
+                .map(|h| resource_command(&h.name));
+            let handler = if credentials {
+                raw.auth.or(raw.anon)
+            } else {
+                raw.anon
+            };
             if let (Some(name), Some(h)) = (name, handler) {
                 resources.push(Resource::new(name, h));
             }
         }
         resources.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { hash: document["hash"].as_str().unwrap_or(""), resources })
+        Ok(Self {
+            hash: document["hash"].as_str().unwrap_or(""),
+            resources,
+        })
     }
 
     /// The resource with that command.
@@ -105,7 +119,13 @@ impl Resource {
             })
             .collect();
         actions.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { name, doc: h.doc.unwrap_or_default(), params: h.params, path: h.path, actions }
+        Self {
+            name,
+            doc: h.doc.unwrap_or_default(),
+            params: h.params,
+            path: h.path,
+            actions,
+        }
     }
 
     /// The action with that command.
@@ -142,7 +162,11 @@ impl Action {
         for line in self.doc.lines() {
             let line = line.trim();
             if let Some((name, doc)) = field(line, "param") {
-                found.push(Param { name: name.to_owned(), kind: String::new(), doc: doc.to_owned() });
+                found.push(Param {
+                    name: name.to_owned(),
+                    kind: String::new(),
+                    doc: doc.to_owned(),
+                });
                 in_param = true;
             } else if let Some((name, kind)) = field(line, "type") {
                 if let Some(p) = found.iter_mut().find(|p| p.name == name) {
@@ -168,7 +192,11 @@ impl Action {
 
 /// `:WORD NAME: REST`.
 fn field<'a>(line: &'a str, word: &str) -> Option<(&'a str, &'a str)> {
-    let (name, rest) = line.strip_prefix(':')?.strip_prefix(word)?.strip_prefix(' ')?.split_once(':')?;
+    let (name, rest) = line
+        .strip_prefix(':')?
+        .strip_prefix(word)?
+        .strip_prefix(' ')?
+        .split_once(':')?;
     Some((name.trim(), rest.trim()))
 }
 
@@ -183,7 +211,10 @@ pub fn resource_command(handler: &str) -> String {
             words.push(String::new());
         }
         small = !c.is_uppercase();
-        words.last_mut().expect("there is always one").extend(c.to_lowercase());
+        words
+            .last_mut()
+            .expect("there is always one")
+            .extend(c.to_lowercase());
     }
     words.retain(|w| !w.is_empty() && w != "handler");
     words.join("-")
@@ -221,10 +252,17 @@ mod tests {
             doc: "Make a thing.\n\nIt will be there.\n\n:param name: Required. What\n   it is called.\n:type name: String\n\n:param size: Optional. How big.\n:type size: Int".to_owned(),
         };
         assert_eq!(action.summary(), "Make a thing.\n\nIt will be there.");
-        let p = |n: &str, k: &str, d: &str| Param { name: n.into(), kind: k.into(), doc: d.into() };
+        let p = |n: &str, k: &str, d: &str| Param {
+            name: n.into(),
+            kind: k.into(),
+            doc: d.into(),
+        };
         assert_eq!(
             action.params(),
-            [p("name", "String", "Required. What it is called."), p("size", "Int", "Optional. How big.")]
+            [
+                p("name", "String", "Required. What it is called."),
+                p("size", "Int", "Optional. How big.")
+            ]
         );
         assert!(action.takes_data());
     }
@@ -237,10 +275,19 @@ mod tests {
             {"name": "DogsHandler", "auth": handler("DogsHandler", "read"), "anon": null},
         ]});
         let names = |d: &Description<'_>| -> Vec<(String, String)> {
-            d.resources.iter().map(|r| (r.name.clone(), r.actions[0].name.clone())).collect()
+            d.resources
+                .iter()
+                .map(|r| (r.name.clone(), r.actions[0].name.clone()))
+                .collect()
         };
         let s = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-        assert_eq!(names(&Description::new(&document, true).unwrap()), [s("cats", "read"), s("dogs", "read")]);
-        assert_eq!(names(&Description::new(&document, false).unwrap()), [s("cats", "is-there")]);
+        assert_eq!(
+            names(&Description::new(&document, true).unwrap()),
+            [s("cats", "read"), s("dogs", "read")]
+        );
+        assert_eq!(
+            names(&Description::new(&document, false).unwrap()),
+            [s("cats", "is-there")]
+        );
     }
 }

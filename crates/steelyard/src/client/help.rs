@@ -19,10 +19,17 @@ pub fn top(name: &str, profiles: &Profiles) -> String {
     entry(&mut text, "login", "Keep a server and a key under a name");
     entry(&mut text, "logout", "Forget a profile");
     entry(&mut text, "list", "List the profiles with their keys");
-    entry(&mut text, "refresh", "Read the descriptions of the servers again");
+    entry(
+        &mut text,
+        "refresh",
+        "Read the descriptions of the servers again",
+    );
     if name == "maas" {
         text.push_str(&format!("  {}\n", cli::ADMIN_WORDS.join(", ")));
-        text.push_str(&format!("{:INDENT$}Run and administer a region on this host\n", ""));
+        text.push_str(&format!(
+            "{:INDENT$}Run and administer a region on this host\n",
+            ""
+        ));
     }
     text.push_str("\nProfiles:\n");
     for (name, p) in profiles.iter() {
@@ -37,7 +44,10 @@ pub fn top(name: &str, profiles: &Profiles) -> String {
 /// The resources of a profile.
 #[must_use]
 pub fn profile(typed: &str, profile: &Profile, description: &Description<'_>) -> String {
-    let mut text = format!("Usage: {typed} RESOURCE ACTION ...\n\n{}\n\nResources:\n", profile.url);
+    let mut text = format!(
+        "Usage: {typed} RESOURCE ACTION ...\n\n{}\n\nResources:\n",
+        profile.url
+    );
     for r in &description.resources {
         entry(&mut text, &r.name, first_line(&r.doc));
     }
@@ -47,7 +57,11 @@ pub fn profile(typed: &str, profile: &Profile, description: &Description<'_>) ->
 /// The actions of a resource.
 #[must_use]
 pub fn resource(typed: &str, resource: &Resource) -> String {
-    let mut text = format!("Usage: {typed} ACTION {}...\n\n{}\n\nActions:\n", positionals(resource), resource.doc.trim());
+    let mut text = format!(
+        "Usage: {typed} ACTION {}...\n\n{}\n\nActions:\n",
+        positionals(resource),
+        resource.doc.trim()
+    );
     for a in &resource.actions {
         entry(&mut text, &a.name, first_line(&a.summary()));
     }
@@ -57,10 +71,21 @@ pub fn resource(typed: &str, resource: &Resource) -> String {
 /// An action with its parameters.
 #[must_use]
 pub fn action(typed: &str, resource: &Resource, action: &Action) -> String {
-    let data = if action.takes_data() { "[KEY=VALUE | KEY@=FILE...] " } else { "" };
-    let mut text = format!("Usage: {typed} {}{data}[-d] [-k]\n\n{}\n", positionals(resource), action.summary());
+    let data = if action.takes_data() {
+        "[KEY=VALUE | KEY@=FILE...] "
+    } else {
+        ""
+    };
+    let mut text = format!(
+        "Usage: {typed} {}{data}[-d] [-k]\n\n{}\n",
+        positionals(resource),
+        action.summary()
+    );
     if action.op.is_some() || action.method != "GET" {
-        let op = action.op.as_ref().map_or(String::new(), |o| format!("?op={o}"));
+        let op = action
+            .op
+            .as_ref()
+            .map_or(String::new(), |o| format!("?op={o}"));
         text.push_str(&format!("\n{} {}{op}\n", action.method, resource.path));
     }
     let params = action.params();
@@ -68,7 +93,11 @@ pub fn action(typed: &str, resource: &Resource, action: &Action) -> String {
         text.push_str("\nParameters:\n");
     }
     for p in params {
-        let kind = if p.kind.is_empty() { String::new() } else { format!(" [{}]", p.kind) };
+        let kind = if p.kind.is_empty() {
+            String::new()
+        } else {
+            format!(" [{}]", p.kind)
+        };
         entry(&mut text, &p.name, &format!("{}{kind}", p.doc));
     }
     text.push_str(OPTIONS);
@@ -76,7 +105,11 @@ pub fn action(typed: &str, resource: &Resource, action: &Action) -> String {
 }
 
 fn positionals(resource: &Resource) -> String {
-    resource.params.iter().map(|p| format!("{} ", p.to_uppercase())).collect()
+    resource
+        .params
+        .iter()
+        .map(|p| format!("{} ", p.to_uppercase()))
+        .collect()
 }
 
 fn first_line(doc: &str) -> &str {

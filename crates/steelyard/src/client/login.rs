@@ -54,11 +54,19 @@ pub async fn run(name: &str, words: Vec<String>) -> anyhow::Result<ExitCode> {
         Ok(c) => c,
         Err(e) => {
             e.print().ok();
-            return Ok(ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(cli::USAGE)));
+            return Ok(ExitCode::from(
+                u8::try_from(e.exit_code()).unwrap_or(cli::USAGE),
+            ));
         }
     };
     match command {
-        Command::Login { profile, url, key, cacerts, insecure } => {
+        Command::Login {
+            profile,
+            url,
+            key,
+            cacerts,
+            insecure,
+        } => {
             login(name, &profile, &url, key, cacerts, insecure).await?;
         }
         Command::Logout { profile } => {
@@ -80,7 +88,9 @@ async fn login(
     cacerts: Option<PathBuf>,
     insecure: bool,
 ) -> anyhow::Result<()> {
-    let reserved = WORDS.contains(&profile_name) || cli::ADMIN_WORDS.contains(&profile_name) || profile_name == "help";
+    let reserved = WORDS.contains(&profile_name)
+        || cli::ADMIN_WORDS.contains(&profile_name)
+        || profile_name == "help";
     if reserved || profile_name.is_empty() || profile_name.starts_with('-') {
         return Err(Usage(format!("a profile cannot be called \"{profile_name}\"")).into());
     }
@@ -90,12 +100,19 @@ async fn login(
         key => Some(key.parse()?),
     };
     let cacerts = match cacerts {
-        Some(path) => {
-            Some(std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?)
-        }
+        Some(path) => Some(
+            std::fs::read_to_string(&path)
+                .with_context(|| format!("{} cannot be read", path.display()))?,
+        ),
         None => None,
     };
-    let mut profile = Profile { url, credentials, cacerts, insecure, description: Value::Null };
+    let mut profile = Profile {
+        url,
+        credentials,
+        cacerts,
+        insecure,
+        description: Value::Null,
+    };
     let api = Api::of(&profile, false)?;
     let user = match &profile.credentials {
         None => None,
@@ -105,7 +122,9 @@ async fn login(
     let url = profile.url.clone();
     Profiles::put(profile_name, profile)?;
     let who = user.map_or_else(|| "without a key".to_owned(), |u| format!("as {u}"));
-    out::line(&format!("Logged in to {url} {who}. \"{name} {profile_name} --help\" lists what there is."))?;
+    out::line(&format!(
+        "Logged in to {url} {who}. \"{name} {profile_name} --help\" lists what there is."
+    ))?;
     Ok(())
 }
 
@@ -113,11 +132,15 @@ fn read_key(key: Option<String>) -> anyhow::Result<String> {
     match key {
         Some(key) if key != "-" => Ok(key),
         None if std::io::stdin().is_terminal() => {
-            rpassword::prompt_password("API key (empty for access without one): ").context("the terminal cannot be read")
+            rpassword::prompt_password("API key (empty for access without one): ")
+                .context("the terminal cannot be read")
         }
         _ => {
             let mut line = String::new();
-            std::io::stdin().lock().read_line(&mut line).context("standard input cannot be read")?;
+            std::io::stdin()
+                .lock()
+                .read_line(&mut line)
+                .context("standard input cannot be read")?;
             Ok(line)
         }
     }
@@ -127,9 +150,15 @@ fn read_key(key: Option<String>) -> anyhow::Result<String> {
 async fn whoami(api: &Api) -> anyhow::Result<String> {
     let answer = api.get(api.resolve("users/?op=whoami")?.as_str()).await?;
     if answer.status == 401 {
-        anyhow::bail!("the server refused this API key (401): {}", answer.text().trim());
+        anyhow::bail!(
+            "the server refused this API key (401): {}",
+            answer.text().trim()
+        );
     }
-    Ok(answer.json()?["username"].as_str().unwrap_or("somebody").to_owned())
+    Ok(answer.json()?["username"]
+        .as_str()
+        .unwrap_or("somebody")
+        .to_owned())
 }
 
 async fn description(api: &Api) -> anyhow::Result<Value> {
@@ -141,7 +170,10 @@ async fn description(api: &Api) -> anyhow::Result<Value> {
 
 fn list() -> anyhow::Result<()> {
     for (name, p) in Profiles::open()?.iter() {
-        let key = p.credentials.as_ref().map_or_else(|| "-".to_owned(), Credentials::joined);
+        let key = p
+            .credentials
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), Credentials::joined);
         out::line(&format!("{name} {} {key}", p.url))?;
     }
     Ok(())
@@ -151,12 +183,22 @@ async fn refresh() -> anyhow::Result<()> {
     let mut failed = Vec::new();
     for (name, p) in Profiles::open()?.iter() {
         match async { description(&Api::of(p, false)?).await }.await {
-            Ok(description) => Profiles::put(name, Profile { description, ..p.clone() })?,
+            Ok(description) => Profiles::put(
+                name,
+                Profile {
+                    description,
+                    ..p.clone()
+                },
+            )?,
             Err(e) => {
                 out::complain(&format!("{name}: {e:#}"));
                 failed.push(name.to_owned());
             }
         }
     }
-    if failed.is_empty() { Ok(()) } else { anyhow::bail!("not refreshed: {}", failed.join(", ")) }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        anyhow::bail!("not refreshed: {}", failed.join(", "))
+    }
 }

@@ -34,14 +34,25 @@ pub struct Usage(pub String);
 ///
 /// # Errors
 /// The command's own.
-pub fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    rustls::crypto::ring::default_provider().install_default().ok();
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime")?.block_on(command)
+pub fn block_on(
+    command: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime")?
+        .block_on(command)
 }
 
 /// Runs a command line of the client; `name` is what was typed before it.
 pub fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
-    let words: Option<Vec<String>> = arguments.into_iter().map(|a| a.into_string().ok()).collect();
+    let words: Option<Vec<String>> = arguments
+        .into_iter()
+        .map(|a| a.into_string().ok())
+        .collect();
     let result = match words {
         Some(words) => block_on(start(name, words)),
         None => Err(Usage("the arguments are not UTF-8 text".to_owned()).into()),
@@ -82,22 +93,27 @@ async fn call(name: &str, profile_name: &str, words: &[String]) -> anyhow::Resul
         ))
         .into());
     };
-    let description = describe::Description::new(&profile.description, profile.credentials.is_some())?;
+    let description =
+        describe::Description::new(&profile.description, profile.credentials.is_some())?;
     let line = Line::parse(words)?;
     let typed = format!("{name} {profile_name}");
     let Some(resource_name) = line.resource() else {
         return show(&line, &help::profile(&typed, profile, &description));
     };
     let resource = description.resource(resource_name).ok_or_else(|| {
-        Usage(format!("{profile_name} has no resource {resource_name}; \"{typed} --help\" lists them"))
+        Usage(format!(
+            "{profile_name} has no resource {resource_name}; \"{typed} --help\" lists them"
+        ))
     })?;
     let typed = format!("{typed} {resource_name}");
     let Some(action_name) = line.action() else {
         return show(&line, &help::resource(&typed, resource));
     };
-    let action = resource
-        .action(action_name)
-        .ok_or_else(|| Usage(format!("{resource_name} has no action {action_name}; \"{typed} --help\" lists them")))?;
+    let action = resource.action(action_name).ok_or_else(|| {
+        Usage(format!(
+            "{resource_name} has no action {action_name}; \"{typed} --help\" lists them"
+        ))
+    })?;
     let typed = format!("{typed} {action_name}");
     if line.help {
         return show(&line, &help::action(&typed, resource, action));
@@ -107,7 +123,8 @@ async fn call(name: &str, profile_name: &str, words: &[String]) -> anyhow::Resul
     let answer = if upload::applies(resource, action, &arguments) {
         upload::run(&api, resource, action, arguments).await?
     } else {
-        api.send(request::build(resource, action, &arguments)).await?
+        api.send(request::build(resource, action, &arguments))
+            .await?
     };
     request::print(&answer, description.hash, line.debug)
 }

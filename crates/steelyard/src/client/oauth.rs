@@ -8,7 +8,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 /// RFC 3986 §2.3: everything but the unreserved characters is encoded.
-pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// An API key: consumer key, token key, token secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +35,11 @@ impl FromStr for Credentials {
     fn from_str(s: &str) -> Result<Self, NotAKey> {
         let parts: Vec<&str> = s.trim().split(':').collect();
         match parts[..] {
-            [a, b, c] if parts.iter().all(|p| !p.is_empty() && p.chars().all(|c| c.is_ascii_graphic())) => {
+            [a, b, c]
+                if parts
+                    .iter()
+                    .all(|p| !p.is_empty() && p.chars().all(|c| c.is_ascii_graphic())) =>
+            {
                 Ok(Self([a.to_owned(), b.to_owned(), c.to_owned()]))
             }
             _ => Err(NotAKey),
@@ -93,6 +101,9 @@ mod tests {
             assert_eq!(bad.parse::<Credentials>(), Err(NotAKey), "{bad}");
         }
         let shown = format!("{:?}", "ck:tk:geheim".parse::<Credentials>().unwrap());
-        assert!(!shown.contains("geheim") && !shown.contains("ck"), "{shown}");
+        assert!(
+            !shown.contains("geheim") && !shown.contains("ck"),
+            "{shown}"
+        );
     }
 }

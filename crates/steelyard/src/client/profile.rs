@@ -99,22 +99,31 @@ fn path() -> anyhow::Result<PathBuf> {
         Some(p) => PathBuf::from(p),
         None => std::env::home_dir()
             .filter(|h| !h.as_os_str().is_empty())
-            .with_context(|| format!("there is no home directory; name the file of profiles in {FILE}"))?
+            .with_context(|| {
+                format!("there is no home directory; name the file of profiles in {FILE}")
+            })?
             .join(".config"),
     };
     Ok(config.join("steelyard").join("profiles.json"))
 }
 
 /// Reads, changes and replaces the file; two commands at once do it one after the other.
-fn change<T>(path: &Path, f: impl FnOnce(&mut BTreeMap<String, Profile>) -> T) -> anyhow::Result<T> {
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+fn change<T>(
+    path: &Path,
+    f: impl FnOnce(&mut BTreeMap<String, Profile>) -> T,
+) -> anyhow::Result<T> {
+    let dir = path
+        .parent()
+        .filter(|d| !d.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
         .with_context(|| format!("{} cannot be made", dir.display()))?;
     let lock = private(&with_ending(path, ".lock"))?;
-    lock.lock().with_context(|| format!("{} cannot be locked", path.display()))?;
+    lock.lock()
+        .with_context(|| format!("{} cannot be locked", path.display()))?;
     let mut profiles = Profiles::open_at(path)?;
     let result = f(&mut profiles.content.profiles);
     let new = with_ending(path, ".new");
@@ -171,7 +180,12 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         change(&path, |all| all.insert("two".to_owned(), profile("u2"))).unwrap();
         let all = Profiles::open_at(&path).unwrap();
-        assert_eq!(all.iter().map(|(n, p)| (n, p.url.as_str())).collect::<Vec<_>>(), [("one", "u1"), ("two", "u2")]);
+        assert_eq!(
+            all.iter()
+                .map(|(n, p)| (n, p.url.as_str()))
+                .collect::<Vec<_>>(),
+            [("one", "u1"), ("two", "u2")]
+        );
         let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);

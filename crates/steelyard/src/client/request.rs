@@ -31,29 +31,44 @@ pub fn build(resource: &Resource, action: &Action, arguments: &Arguments) -> Req
     if method == Method::GET || method == Method::DELETE {
         query.extend(arguments.data.iter().map(|(k, v)| (k.as_str(), v.bytes())));
     } else if !arguments.data.is_empty() {
-        let part = |(k, v): &(String, Value)| (k.clone(), v.bytes().to_vec(), matches!(v, Value::File(_)));
+        let part =
+            |(k, v): &(String, Value)| (k.clone(), v.bytes().to_vec(), matches!(v, Value::File(_)));
         body = Body::Form(arguments.data.iter().map(part).collect());
     }
     let mut target = fill(&resource.path, &resource.params, &arguments.path);
     if !query.is_empty() {
         target.push('?');
-        let pairs: Vec<String> =
-            query.iter().map(|(k, v)| format!("{}={}", encoded(k.as_bytes()), encoded(v))).collect();
+        let pairs: Vec<String> = query
+            .iter()
+            .map(|(k, v)| format!("{}={}", encoded(k.as_bytes()), encoded(v)))
+            .collect();
         target.push_str(&pairs.join("&"));
     }
-    Request { method, target, body }
+    Request {
+        method,
+        target,
+        body,
+    }
 }
 
 /// Puts values in the place of `{name}`.
 fn fill(path: &str, names: &[String], values: &[String]) -> String {
-    names.iter().zip(values).fold(path.to_owned(), |path, (name, value)| {
-        path.replace(&format!("{{{name}}}"), &utf8_percent_encode(value, RESERVED).to_string())
-    })
+    names
+        .iter()
+        .zip(values)
+        .fold(path.to_owned(), |path, (name, value)| {
+            path.replace(
+                &format!("{{{name}}}"),
+                &utf8_percent_encode(value, RESERVED).to_string(),
+            )
+        })
 }
 
 /// As forms have it in queries.
 fn encoded(bytes: &[u8]) -> String {
-    percent_encode(bytes, RESERVED).to_string().replace("%20", "+")
+    percent_encode(bytes, RESERVED)
+        .to_string()
+        .replace("%20", "+")
 }
 
 /// Prints an answer and gives the exit status.
@@ -64,7 +79,10 @@ pub fn print(answer: &Answer, hash: &str, debug: bool) -> anyhow::Result<ExitCod
     if debug {
         out::complain(&answer.status_line);
         for (name, value) in &answer.headers {
-            out::complain(&format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
+            out::complain(&format!(
+                "{name}: {}",
+                String::from_utf8_lossy(value.as_bytes())
+            ));
         }
         out::complain("");
     }
@@ -85,9 +103,15 @@ pub fn print(answer: &Answer, hash: &str, debug: bool) -> anyhow::Result<ExitCod
     }
     let current = answer.headers.get(HASH).and_then(|h| h.to_str().ok());
     if current.is_some_and(|c| c != hash) {
-        out::complain("*** The API of this server is not the one that this profile knows: run \"maas refresh\". ***");
+        out::complain(
+            "*** The API of this server is not the one that this profile knows: run \"maas refresh\". ***",
+        );
     }
-    Ok(if answer.is_success() { ExitCode::SUCCESS } else { ExitCode::from(cli::USAGE) })
+    Ok(if answer.is_success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(cli::USAGE)
+    })
 }
 
 #[cfg(test)]
@@ -95,7 +119,12 @@ mod tests {
     use super::*;
 
     fn request(method: &str, op: Option<&str>, data: &[(&str, Value)]) -> Request {
-        let action = Action { name: "x".into(), method: method.into(), op: op.map(str::to_owned), doc: String::new() };
+        let action = Action {
+            name: "x".into(),
+            method: method.into(),
+            op: op.map(str::to_owned),
+            doc: String::new(),
+        };
         let resource = Resource {
             name: "r".into(),
             doc: String::new(),
@@ -105,7 +134,10 @@ mod tests {
         };
         let arguments = Arguments {
             path: vec!["a/b {id}".into(), "7".into()],
-            data: data.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+            data: data
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), v.clone()))
+                .collect(),
             big: None,
         };
         build(&resource, &action, &arguments)
@@ -113,19 +145,43 @@ mod tests {
 
     #[test]
     fn reads_have_everything_in_the_query() {
-        let data = [("q", Value::Text("a b&c=ü".into())), ("q", Value::File(vec![0, 0xff]))];
+        let data = [
+            ("q", Value::Text("a b&c=ü".into())),
+            ("q", Value::File(vec![0, 0xff])),
+        ];
         let r = request("GET", Some("list"), &data);
-        assert_eq!(r.target, "/MAAS/r/a%2Fb%20%7Bid%7D/7/?op=list&q=a+b%26c%3D%C3%BC&q=%00%FF");
+        assert_eq!(
+            r.target,
+            "/MAAS/r/a%2Fb%20%7Bid%7D/7/?op=list&q=a+b%26c%3D%C3%BC&q=%00%FF"
+        );
         assert!(matches!(r.body, Body::Empty));
-        assert_eq!(request("DELETE", None, &[]).target, "/MAAS/r/a%2Fb%20%7Bid%7D/7/");
+        assert_eq!(
+            request("DELETE", None, &[]).target,
+            "/MAAS/r/a%2Fb%20%7Bid%7D/7/"
+        );
     }
 
     #[test]
     fn writes_have_a_form_and_the_op_in_the_query() {
-        let r = request("POST", Some("go"), &[("a", Value::Text("1".into())), ("f", Value::File(vec![0xff]))]);
+        let r = request(
+            "POST",
+            Some("go"),
+            &[
+                ("a", Value::Text("1".into())),
+                ("f", Value::File(vec![0xff])),
+            ],
+        );
         assert!(r.target.ends_with("/7/?op=go"));
-        let Body::Form(parts) = r.body else { panic!("no form") };
-        assert_eq!(parts, [("a".to_owned(), b"1".to_vec(), false), ("f".to_owned(), vec![0xff], true)]);
+        let Body::Form(parts) = r.body else {
+            panic!("no form")
+        };
+        assert_eq!(
+            parts,
+            [
+                ("a".to_owned(), b"1".to_vec(), false),
+                ("f".to_owned(), vec![0xff], true)
+            ]
+        );
         assert!(matches!(request("PUT", None, &[]).body, Body::Empty));
     }
 }

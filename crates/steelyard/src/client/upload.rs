@@ -36,26 +36,50 @@ pub async fn run(
     mut arguments: Arguments,
 ) -> anyhow::Result<Answer> {
     let path = arguments.big.take().context("content@= names no file")?;
-    let mut file = std::fs::File::open(&path).with_context(|| format!("content@={path} cannot be read"))?;
-    let (size, sha256) = measure(&mut file).with_context(|| format!("content@={path} cannot be read"))?;
-    arguments.data.push(("size".to_owned(), Value::Text(size.to_string())));
-    arguments.data.push(("sha256".to_owned(), Value::Text(sha256)));
-    let announced = api.send(request::build(resource, action, &arguments)).await?;
+    let mut file =
+        std::fs::File::open(&path).with_context(|| format!("content@={path} cannot be read"))?;
+    let (size, sha256) =
+        measure(&mut file).with_context(|| format!("content@={path} cannot be read"))?;
+    arguments
+        .data
+        .push(("size".to_owned(), Value::Text(size.to_string())));
+    arguments
+        .data
+        .push(("sha256".to_owned(), Value::Text(sha256)));
+    let announced = api
+        .send(request::build(resource, action, &arguments))
+        .await?;
     if !announced.is_success() {
         return Ok(announced);
     }
-    let Some(target) = destination(&announced.json()?)? else { return Ok(announced) };
-    let target = announced.url.join(&target).context("the server named no place to send the file to")?;
-    file.rewind().with_context(|| format!("content@={path} cannot be read"))?;
+    let Some(target) = destination(&announced.json()?)? else {
+        return Ok(announced);
+    };
+    let target = announced
+        .url
+        .join(&target)
+        .context("the server named no place to send the file to")?;
+    file.rewind()
+        .with_context(|| format!("content@={path} cannot be read"))?;
     let mut sent = 0;
     while sent < size {
         let mut piece = Vec::with_capacity(PIECE);
-        let n = file.by_ref().take(PIECE as u64).read_to_end(&mut piece).context("the file cannot be read")?;
+        let n = file
+            .by_ref()
+            .take(PIECE as u64)
+            .read_to_end(&mut piece)
+            .context("the file cannot be read")?;
         if n == 0 {
             anyhow::bail!("{path} became shorter while it was sent");
         }
         let body = Body::Raw(Bytes::from(piece));
-        let answer = api.send(Request { method: Method::PUT, target: target.to_string(), body }).await?;
+        let answer = api
+            .send(Request {
+                method: Method::PUT,
+                target: target.to_string(),
+                body,
+            })
+            .await?;
         if answer.status != 200 {
             return Ok(answer);
         }
@@ -83,9 +107,17 @@ fn measure(file: &mut std::fs::File) -> std::io::Result<(u64, String)> {
 
 /// Where the file is wanted: the one file of the newest set. `None` when the server has it already.
 fn destination(announced: &Json) -> anyhow::Result<Option<String>> {
-    let sets = announced["sets"].as_object().context("the answer names no sets")?;
-    let newest = sets.iter().max_by_key(|(version, _)| version.as_str()).context("the answer names no sets")?.1;
-    let files = newest["files"].as_object().context("the newest set names no files")?;
+    let sets = announced["sets"]
+        .as_object()
+        .context("the answer names no sets")?;
+    let newest = sets
+        .iter()
+        .max_by_key(|(version, _)| version.as_str())
+        .context("the answer names no sets")?
+        .1;
+    let files = newest["files"]
+        .as_object()
+        .context("the newest set names no files")?;
     let mut files = files.values();
     let (Some(file), None) = (files.next(), files.next()) else {
         anyhow::bail!("the newest set does not have exactly one file");
@@ -93,7 +125,12 @@ fn destination(announced: &Json) -> anyhow::Result<Option<String>> {
     if file["complete"] == true {
         return Ok(None);
     }
-    Ok(Some(file["upload_uri"].as_str().context("the answer names no upload_uri")?.to_owned()))
+    Ok(Some(
+        file["upload_uri"]
+            .as_str()
+            .context("the answer names no upload_uri")?
+            .to_owned(),
+    ))
 }
 
 #[cfg(test)]
@@ -106,7 +143,10 @@ mod tests {
         let file = |complete| json!({"files": {"root.tgz": {"complete": complete, "upload_uri": "/u/2/"}}});
         let old = json!({"files": {"root.tgz": {"complete": false, "upload_uri": "/u/1/"}}});
         let answer = |complete| json!({"sets": {"20260102": file(complete), "20260101": old}});
-        assert_eq!(destination(&answer(false)).unwrap().as_deref(), Some("/u/2/"));
+        assert_eq!(
+            destination(&answer(false)).unwrap().as_deref(),
+            Some("/u/2/")
+        );
         assert_eq!(destination(&answer(true)).unwrap(), None);
         assert!(destination(&json!({"sets": {"1": {"files": {"a": {}, "b": {}}}}})).is_err());
         assert!(destination(&json!({"sets": {}})).is_err());

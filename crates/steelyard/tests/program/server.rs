@@ -15,7 +15,10 @@ pub struct Seen {
 
 impl Seen {
     pub fn header(&self, name: &str) -> &str {
-        self.headers.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map_or("", |(_, v)| v)
     }
 }
 
@@ -62,10 +65,16 @@ fn read(stream: &mut TcpStream) -> Seen {
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).unwrap();
-        let Some((name, value)) = header.trim_end().split_once(':') else { break };
+        let Some((name, value)) = header.trim_end().split_once(':') else {
+            break;
+        };
         headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
-    let mut seen = Seen { line: line.trim_end().to_owned(), headers, body: Vec::new() };
+    let mut seen = Seen {
+        line: line.trim_end().to_owned(),
+        headers,
+        body: Vec::new(),
+    };
     let length = seen.header("content-length").parse().unwrap_or(0);
     seen.body.resize(length, 0);
     reader.read_exact(&mut seen.body).unwrap();

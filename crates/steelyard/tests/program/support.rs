@@ -75,7 +75,10 @@ impl Place {
 
     pub fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut c = Command::new(self.path(name));
-        c.args(arguments).env("HOME", self.dir.path()).env("STEELYARD_DATA_DIR", self.data()).stdin(Stdio::null());
+        c.args(arguments)
+            .env("HOME", self.dir.path())
+            .env("STEELYARD_DATA_DIR", self.data())
+            .stdin(Stdio::null());
         for name in FOREIGN.iter().filter(|n| **n != "STEELYARD_DATA_DIR") {
             c.env_remove(name);
         }
@@ -84,7 +87,12 @@ impl Place {
 
     fn run(&self, name: &str, arguments: &[&str], input: &str) -> Done {
         let mut c = self.command(name, arguments);
-        let mut child = c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = c
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         // A command that does not read is no failure.
         child.stdin.take().unwrap().write_all(input.as_bytes()).ok();
         let o = child.wait_with_output().unwrap();
@@ -109,14 +117,34 @@ impl Place {
 
     /// Makes an administrator and gives the API key.
     pub fn admin(&self, name: &str) -> String {
-        self.steelyard(&["createadmin", "--username", name, "--password", "geheim-1", "--email", "a@b.example"]).ok();
-        self.steelyard(&["apikey", "--username", name]).ok().trim().to_owned()
+        self.steelyard(&[
+            "createadmin",
+            "--username",
+            name,
+            "--password",
+            "geheim-1",
+            "--email",
+            "a@b.example",
+        ])
+        .ok();
+        self.steelyard(&["apikey", "--username", name])
+            .ok()
+            .trim()
+            .to_owned()
     }
 }
 
 /// Arguments of `up` that need neither privileges nor free ports nor the internet.
-pub const UP: [&str; 8] =
-    ["up", "--listen", "127.0.0.1:0", "--http-port", "0", "--without", "dhcp,tftp,syslog", "--no-default-images"];
+pub const UP: [&str; 8] = [
+    "up",
+    "--listen",
+    "127.0.0.1:0",
+    "--http-port",
+    "0",
+    "--without",
+    "dhcp,tftp,syslog",
+    "--no-default-images",
+];
 
 /// A running process; killed when dropped.
 pub struct Up {
@@ -135,7 +163,9 @@ impl Up {
 
     pub fn start_with(place: &Place, arguments: &[&str], environment: &[(&str, &Path)]) -> Self {
         let mut c = place.command("steelyard", arguments);
-        c.stdout(Stdio::piped()).stderr(Stdio::inherit()).envs(environment.iter().copied());
+        c.stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .envs(environment.iter().copied());
         let mut child = c.spawn().unwrap();
         let mut up = Self {
             out: BufReader::new(child.stdout.take().unwrap()),
@@ -146,7 +176,12 @@ impl Up {
         // It says the address among its first lines, or ends.
         while up.url.is_empty() {
             let mut line = String::new();
-            assert_ne!(up.out.read_line(&mut line).unwrap(), 0, "it ended without saying where it listens: {}", up.said);
+            assert_ne!(
+                up.out.read_line(&mut line).unwrap(),
+                0,
+                "it ended without saying where it listens: {}",
+                up.said
+            );
             if let Some(url) = line.trim().strip_prefix("API") {
                 url.trim().clone_into(&mut up.url);
             }

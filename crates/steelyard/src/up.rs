@@ -331,7 +331,17 @@ async fn announce(region: &Arc<Region>, running: &Running, data: &Data) -> anyho
     let program = std::env::args()
         .next()
         .unwrap_or_else(|| "steelyard".to_owned());
-    let option = |name: &str| format!("{program} {name} --data-dir {}", data.dir.display());
+    // The URL may hold a password and is not repeated.
+    let database = match data.database {
+        store::Target::Sqlite(_) => "",
+        store::Target::Postgres(_) => " --database URL",
+    };
+    let option = |name: &str| {
+        format!(
+            "{program} {name} --data-dir {}{database}",
+            data.dir.display()
+        )
+    };
     out::line(&format!(
         "Steelyard {} is up (region {}).",
         running.version, running.region

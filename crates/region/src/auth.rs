@@ -329,7 +329,13 @@ impl OAuth {
 /// Nonces seen of late; the same one twice is refused.
 #[derive(Default)]
 pub struct Nonces {
-    seen: Mutex<(HashSet<String>, VecDeque<(Timestamp, String)>)>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    set: HashSet<String>,
+    order: VecDeque<(Timestamp, String)>,
 }
 
 /// How long a signed request is valid: MAAS refuses older timestamps.
@@ -341,7 +347,7 @@ impl Nonces {
     /// Notes a nonce; says whether it is new.
     fn fresh(&self, key: String, now: Timestamp) -> bool {
         let mut guard = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (set, order) = &mut *guard;
+        let Seen { set, order } = &mut *guard;
         while order.len() >= MAX_NONCES
             || order
                 .front()

@@ -149,6 +149,7 @@ impl Region {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.timeline.close().await;
         self.db.close().await;
     }
 }

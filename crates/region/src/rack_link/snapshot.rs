@@ -103,11 +103,9 @@ pub async fn changes(tx: &mut Tx, feed: &[store::feed::Change]) -> Result<Vec<Ch
                     system_id: SystemId(c.object.clone()),
                 }),
             },
-            "boot_resource" => {
-                if seen.insert(("images", "")) {
-                    let (images, loaders) = image::for_racks(tx).await?;
-                    out.push(Change::Images { images, loaders });
-                }
+            "boot_resource" if seen.insert(("images", "")) => {
+                let (images, loaders) = image::for_racks(tx).await?;
+                out.push(Change::Images { images, loaders });
             }
             // Users, tags and the like mean nothing to a rack.
             _ => {}

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -235,13 +235,13 @@ pub type Sink = Box<dyn Write + Send>;
 
 /// Kills a process group when its time is over.
 struct Watchdog {
-    done: Sender<()>,
+    done: SyncSender<()>,
     thread: JoinHandle<bool>,
 }
 
 impl Watchdog {
     fn start(pid: Pid, limit: Duration) -> Self {
-        let (done, ended): (_, Receiver<()>) = channel();
+        let (done, ended): (_, Receiver<()>) = sync_channel(1);
         let thread = std::thread::spawn(move || {
             let over = ended.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
             if over {
@@ -261,7 +261,7 @@ impl Watchdog {
     }
 }
 
-fn drain(mut from: impl Read + Send + 'static, mut to: Sink, done: Sender<()>) {
+fn drain(mut from: impl Read + Send + 'static, mut to: Sink, done: SyncSender<()>) {
     std::thread::spawn(move || {
         let mut buffer = vec![0u8; 64 * 1024];
         let mut writable = true;
@@ -310,7 +310,8 @@ pub fn supervise(mut command: Command, input: Option<&mut dyn Read>, sinks: [Sin
         Err(e) => return (End::NotStarted(e.to_string()), started.elapsed()),
     };
     let [out, err] = sinks;
-    let (done, drained) = channel();
+    // One word from each of the two streams.
+    let (done, drained) = sync_channel(2);
     let mut streams = 0;
     if let Some(stdout) = child.stdout.take() {
         drain(stdout, out, done.clone());

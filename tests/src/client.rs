@@ -49,14 +49,22 @@ impl Reply {
     pub fn json(&self) -> Value {
         match serde_json::from_slice(&self.body) {
             Ok(value) => value,
-            Err(e) => panic!("{}: {} is no JSON ({e}): {}", self.asked, self.status, self.text()),
+            Err(e) => panic!(
+                "{}: {} is no JSON ({e}): {}",
+                self.asked,
+                self.status,
+                self.text()
+            ),
         }
     }
 
     /// A header's value; empty when there is none.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// The same, when it has this status.
@@ -77,7 +85,13 @@ impl Reply {
     #[must_use]
     #[track_caller]
     pub fn good(self) -> Value {
-        assert!((200..300).contains(&self.status), "{}: {} {}", self.asked, self.status, self.text());
+        assert!(
+            (200..300).contains(&self.status),
+            "{}: {} {}",
+            self.asked,
+            self.status,
+            self.text()
+        );
         if self.body.is_empty() {
             return Value::Null;
         }
@@ -93,20 +107,34 @@ impl Client {
     #[must_use]
     pub fn new(url: &str, key: Option<&str>) -> Self {
         let key = key.map(|k| Credentials::parse(k).expect("a key has three parts"));
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(LIMIT).build();
-        Self { http: http.expect("a client without special wishes"), url: url.trim_end_matches('/').to_owned(), key }
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(LIMIT)
+            .build();
+        Self {
+            http: http.expect("a client without special wishes"),
+            url: url.trim_end_matches('/').to_owned(),
+            key,
+        }
     }
 
     /// The same without a key.
     #[must_use]
     pub fn anonymous(&self) -> Self {
-        Self { key: None, ..self.clone() }
+        Self {
+            key: None,
+            ..self.clone()
+        }
     }
 
     /// The same with a secret that is not the right one.
     #[must_use]
     pub fn spoiled(&self) -> Self {
-        Self { key: self.key.as_ref().map(Credentials::spoiled), ..self.clone() }
+        Self {
+            key: self.key.as_ref().map(Credentials::spoiled),
+            ..self.clone()
+        }
     }
 
     /// The address that ends in `/MAAS`.
@@ -118,12 +146,19 @@ impl Client {
     /// A request that is ready but for its body. `path` is below `/MAAS/api/2.0/`, or below `/MAAS` when it
     /// begins with a slash; it may have a query.
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let url = if path.starts_with('/') { format!("{}{path}", self.url) } else { format!("{}/api/2.0/{path}", self.url) };
+        let url = if path.starts_with('/') {
+            format!("{}{path}", self.url)
+        } else {
+            format!("{}/api/2.0/{path}", self.url)
+        };
         let request = self.http.request(method, url);
         match &self.key {
             None => request,
             Some(key) => {
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+                let now = SystemTime::now()
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap_or_default()
+                    .as_secs();
                 request.header("Authorization", key.header(now, &fleet::http::nonce()))
             }
         }
@@ -136,14 +171,33 @@ impl Client {
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
         let request = request.build().expect("a request that can be sent");
         let asked = format!("{} {}", request.method(), request.url());
-        let answer = self.http.execute(request).await.unwrap_or_else(|e| panic!("{asked}: {e:?}"));
+        let answer = self
+            .http
+            .execute(request)
+            .await
+            .unwrap_or_else(|e| panic!("{asked}: {e:?}"));
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let body = answer.bytes().await.unwrap_or_else(|e| panic!("{asked}: {e:?}")).to_vec();
-        Reply { status, headers, body, asked }
+        let body = answer
+            .bytes()
+            .await
+            .unwrap_or_else(|e| panic!("{asked}: {e:?}"))
+            .to_vec();
+        Reply {
+            status,
+            headers,
+            body,
+            asked,
+        }
     }
 
     /// One call. Fields go into the query for GET and DELETE, else into a form.
-    pub async fn call(&self, method: Method, path: &str, op: Option<&str>, fields: Fields<'_>) -> Reply {
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        op: Option<&str>,
+        fields: Fields<'_>,
+    ) -> Reply {
         let in_query = matches!(method, Method::GET | Method::DELETE);
         let mut asked: Vec<(&str, &str)> = op.map(|op| ("op", op)).into_iter().collect();
         if in_query {
@@ -157,7 +211,9 @@ impl Client {
         let mut request = self.request(method, &path);
         if !in_query {
             let body = urlencoded(fields);
-            request = request.header("Content-Type", body.content_type).body(body.bytes);
+            request = request
+                .header("Content-Type", body.content_type)
+                .body(body.bytes);
         }
         self.send(request).await
     }

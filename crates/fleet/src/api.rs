@@ -1,13 +1,19 @@
 //! The region's API as an administrator uses it: as small a client as works, for demos and tests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::form::{Credentials, query, urlencoded};
-use crate::http::{Http, HttpError, Request};
+use crate::http::{Answer, Http, HttpError, Request};
 use crate::state::Counting;
+
+/// How often a change that got into another's way is sent again.
+const CONFLICTS_MAX: u32 = 20;
+/// Longest pause before that.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(500);
 
 /// A call that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +54,15 @@ impl Api {
     /// # Errors
     /// When the key has another form.
     pub fn new(url: &str, key: Option<&str>) -> Result<Self, ApiError> {
-        let key = key.map(|k| Credentials::parse(k).ok_or(ApiError::Key)).transpose()?;
+        let key = key
+            .map(|k| Credentials::parse(k).ok_or(ApiError::Key))
+            .transpose()?;
         let base = url.trim_end_matches('/').to_owned();
-        Ok(Self { base, key, http: Http::new(None, "steelyard-fleet", Arc::new(Counting::default())) })
+        Ok(Self {
+            base,
+            key,
+            http: Http::new(None, "steelyard-fleet", Arc::new(Counting::default())),
+        })
     }
 
     /// One call. `path` is below `/MAAS/api/2.0/`, or below `/MAAS` when it begins with a slash. What the JSON
@@ -58,8 +70,18 @@ impl Api {
     ///
     /// # Errors
     /// [`ApiError`], also for every status from 400 on.
-    pub async fn call(&self, method: Method, path: &str, op: Option<&str>, fields: Pairs<'_>) -> Result<Value, ApiError> {
-        let mut url = if path.starts_with('/') { format!("{}{path}", self.base) } else { format!("{}/api/2.0/{path}", self.base) };
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        op: Option<&str>,
+        fields: Pairs<'_>,
+    ) -> Result<Value, ApiError> {
+        let mut url = if path.starts_with('/') {
+            format!("{}{path}", self.base)
+        } else {
+            format!("{}/api/2.0/{path}", self.base)
+        };
         let in_query = matches!(method, Method::GET | Method::DELETE);
         let mut asked: Vec<(&str, &str)> = op.map(|op| ("op", op)).into_iter().collect();
         if in_query {
@@ -70,9 +92,28 @@ impl Api {
             url.push_str(&query(&asked));
         }
         let body = (!in_query).then(|| urlencoded(fields));
-        let request = Request { method, url, credentials: self.key.clone(), body };
-        let answer = self.http.send(&request).await?;
+        let request = Request {
+            method,
+            url,
+            credentials: self.key.clone(),
+            body,
+        };
+        let answer = self.once_more(&request).await?;
         Ok(serde_json::from_slice(&answer.body).unwrap_or_else(|_| Value::from(answer.text())))
+    }
+
+    /// Sends a request, again where the region says that changes got into each other's way.
+    async fn once_more(&self, request: &Request) -> Result<Answer, HttpError> {
+        for _ in 0..CONFLICTS_MAX {
+            match self.http.send(request).await {
+                Err(e) if e.status() == Some(StatusCode::CONFLICT) && e.may_pass() => {
+                    tokio::time::sleep(e.retry_after().unwrap_or_default().min(CONFLICT_PAUSE))
+                        .await;
+                }
+                other => return other,
+            }
+        }
+        self.http.send(request).await
     }
 
     /// Reads.

@@ -1,7 +1,7 @@
 //! Fake BMCs: [`wire_ipmi::bmc`] on UDP sockets.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -33,26 +33,39 @@ struct Inner {
 
 impl std::fmt::Debug for FakeBmc {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FakeBmc").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("FakeBmc")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
 fn config(settings: &BmcSettings, password: &str, power: Power) -> BmcConfig {
-    let user = User { name: settings.user.clone().into_bytes(), password: Secret::from(password), privilege: Privilege::Admin };
-    BmcConfig { users: vec![user], power, ..BmcConfig::default() }
+    let user = User {
+        name: settings.user.clone().into_bytes(),
+        password: Secret::from(password),
+        privilege: Privilege::Admin,
+    };
+    BmcConfig {
+        users: vec![user],
+        power,
+        ..BmcConfig::default()
+    }
 }
 
 impl FakeBmc {
-    /// Binds BMC `index` of a fleet on 127.0.0.1.
+    /// Binds BMC `index` of a fleet.
     ///
     /// # Errors
     /// When its port cannot be had.
     pub async fn bind(settings: &BmcSettings, index: usize, seed: u64) -> io::Result<Self> {
         let port = match settings.first_port {
-            Some(first) => usize::from(first).checked_add(index).and_then(|p| u16::try_from(p).ok()).ok_or(io::ErrorKind::AddrNotAvailable)?,
+            Some(first) => usize::from(first)
+                .checked_add(index)
+                .and_then(|p| u16::try_from(p).ok())
+                .ok_or(io::ErrorKind::AddrNotAvailable)?,
             None => 0,
         };
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let socket = UdpSocket::bind((settings.address, port)).await?;
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         bytes[8..16].copy_from_slice(&(index as u64).to_be_bytes());
@@ -62,7 +75,10 @@ impl FakeBmc {
             socket,
             settings: settings.clone(),
             seed: bytes,
-            inner: Mutex::new(Inner { bmc, fault: BmcFault::None }),
+            inner: Mutex::new(Inner {
+                bmc,
+                fault: BmcFault::None,
+            }),
         })
     }
 
@@ -105,8 +121,15 @@ impl FakeBmc {
             let other = |f: BmcFault| f == BmcFault::OtherPassword;
             if other(i.fault) != other(fault) {
                 // A password can only be changed with a BMC that starts anew; open sessions are gone.
-                let spoiled = format!("no-{}", self.settings.password.chars().take(16).collect::<String>());
-                let password = if other(fault) { &spoiled } else { &self.settings.password };
+                let spoiled = format!(
+                    "no-{}",
+                    self.settings.password.chars().take(16).collect::<String>()
+                );
+                let password = if other(fault) {
+                    &spoiled
+                } else {
+                    &self.settings.password
+                };
                 i.bmc = Bmc::new(config(&self.settings, password, i.bmc.power()), self.seed);
             }
             i.fault = fault;
@@ -114,7 +137,11 @@ impl FakeBmc {
     }
 
     /// Serves until cancelled. `told` hears what consoles did to the machine; it must not block.
-    pub async fn run(self: Arc<Self>, cancel: CancellationToken, told: impl Fn(ChassisControl) + Send) {
+    pub async fn run(
+        self: Arc<Self>,
+        cancel: CancellationToken,
+        told: impl Fn(ChassisControl) + Send,
+    ) {
         loop {
             let ready = tokio::select! {
                 () = cancel.cancelled() => return,
@@ -129,7 +156,9 @@ impl FakeBmc {
                 match self.socket.try_recv_from(&mut datagram) {
                     Ok((n, peer)) => self.with(|i| match i.fault {
                         BmcFault::Silent => Vec::new(),
-                        BmcFault::None | BmcFault::OtherPassword | BmcFault::Slow(_) => i.bmc.handle(&datagram[..n], peer, Instant::now()),
+                        BmcFault::None | BmcFault::OtherPassword | BmcFault::Slow(_) => {
+                            i.bmc.handle(&datagram[..n], peer, Instant::now())
+                        }
                     }),
                     Err(_) => continue,
                 }

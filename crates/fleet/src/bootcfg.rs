@@ -68,7 +68,9 @@ impl Vars {
         let mut rest = text;
         while let Some(start) = rest.find("${") {
             out.push_str(&rest[..start]);
-            let Some(len) = rest[start..].find('}') else { break };
+            let Some(len) = rest[start..].find('}') else {
+                break;
+            };
             out.push_str(&self.value(&rest[start + 2..start + len]));
             rest = &rest[start + len + 1..];
         }
@@ -103,7 +105,8 @@ pub fn read(loader: Loader, text: &str, vars: &Vars) -> Config {
 /// First word and the rest.
 fn split(line: &str) -> (&str, &str) {
     let line = line.trim();
-    line.split_once(char::is_whitespace).map_or((line, ""), |(a, b)| (a, b.trim()))
+    line.split_once(char::is_whitespace)
+        .map_or((line, ""), |(a, b)| (a, b.trim()))
 }
 
 fn pxelinux(text: &str, vars: &Vars) -> Config {
@@ -111,7 +114,8 @@ fn pxelinux(text: &str, vars: &Vars) -> Config {
     let mut label = "";
     let mut said = Vec::new();
     // What the default label says.
-    let (mut kernel, mut initrd, mut append, mut ipappend, mut local) = (None, None, "", 0u8, false);
+    let (mut kernel, mut initrd, mut append, mut ipappend, mut local) =
+        (None, None, "", 0u8, false);
     for line in text.lines().take(LINES_MAX) {
         let (word, rest) = split(line);
         match word.to_ascii_uppercase().as_str() {
@@ -137,7 +141,11 @@ fn pxelinux(text: &str, vars: &Vars) -> Config {
             if ipappend & 2 != 0 {
                 cmdline.push_str(&format!(" BOOTIF=01-{}", vars.mac.dashed()));
             }
-            Config::System(System { kernel: kernel.to_owned(), initrd, cmdline })
+            Config::System(System {
+                kernel: kernel.to_owned(),
+                initrd,
+                cmdline,
+            })
         }
         None => Config::Nothing,
     }
@@ -178,7 +186,11 @@ fn grub(text: &str, vars: &Vars) -> Config {
         }
     }
     match kernel {
-        Some((kernel, cmdline)) => Config::System(System { kernel, initrd, cmdline }),
+        Some((kernel, cmdline)) => Config::System(System {
+            kernel,
+            initrd,
+            cmdline,
+        }),
         None if !chain.is_empty() => Config::Chain(chain),
         None if local => Config::Local,
         None if reboot => Config::Retry(said.join(" ")),
@@ -196,7 +208,11 @@ fn ipxe(text: &str, vars: &Vars) -> Config {
         let line = vars.expand(line.trim().trim_end_matches('|'));
         let (word, rest) = split(&line);
         match word {
-            "chain" => chain.extend(rest.split_whitespace().find(|w| !w.starts_with("--")).map(str::to_owned)),
+            "chain" => chain.extend(
+                rest.split_whitespace()
+                    .find(|w| !w.starts_with("--"))
+                    .map(str::to_owned),
+            ),
             "kernel" => {
                 let (path, args) = split(rest);
                 kernel = Some(path.to_owned());
@@ -212,7 +228,11 @@ fn ipxe(text: &str, vars: &Vars) -> Config {
         }
     }
     match kernel {
-        Some(kernel) if booted => Config::System(System { kernel, initrd, cmdline }),
+        Some(kernel) if booted => Config::System(System {
+            kernel,
+            initrd,
+            cmdline,
+        }),
         _ if !chain.is_empty() => Config::Chain(chain),
         _ => Config::Nothing,
     }
@@ -250,12 +270,28 @@ mod tests {
             cmdline: format!("{CMDLINE} BOOTIF=01-52-54-00-01-02-03"),
         };
         check(Loader::Pxelinux, &text, Config::System(system));
-        check(Loader::Pxelinux, "DEFAULT local\n\nLABEL local\n  SAY x\n  KERNEL chain.c32\n  APPEND hd0\n", Config::Local);
-        check(Loader::Pxelinux, "DEFAULT local\nLABEL local\n  LOCALBOOT 0\n", Config::Local);
+        check(
+            Loader::Pxelinux,
+            "DEFAULT local\n\nLABEL local\n  SAY x\n  KERNEL chain.c32\n  APPEND hd0\n",
+            Config::Local,
+        );
+        check(
+            Loader::Pxelinux,
+            "DEFAULT local\nLABEL local\n  LOCALBOOT 0\n",
+            Config::Local,
+        );
         let retry = "SAY Cannot boot: no image.\nDEFAULT again\nPROMPT 1\nTIMEOUT 300\n\nLABEL again\n  COM32 reboot.c32\n";
-        check(Loader::Pxelinux, retry, Config::Retry("Cannot boot: no image.".into()));
+        check(
+            Loader::Pxelinux,
+            retry,
+            Config::Retry("Cannot boot: no image.".into()),
+        );
         // Another label than the default one says nothing.
-        check(Loader::Pxelinux, "DEFAULT a\nLABEL b\n  KERNEL x\n", Config::Nothing);
+        check(
+            Loader::Pxelinux,
+            "DEFAULT a\nLABEL b\n  KERNEL x\n",
+            Config::Nothing,
+        );
     }
 
     #[test]
@@ -273,12 +309,21 @@ mod tests {
         };
         check(Loader::Grub, &text, Config::System(system));
         let chain = "set default=0\nconfigfile /grub/grub.cfg-${net_default_mac}\nconfigfile /grub/grub.cfg-default-${grub_cpu}\n";
-        let places = ["/grub/grub.cfg-52:54:00:01:02:03", "/grub/grub.cfg-default-x86_64"].map(String::from).to_vec();
+        let places = [
+            "/grub/grub.cfg-52:54:00:01:02:03",
+            "/grub/grub.cfg-default-x86_64",
+        ]
+        .map(String::from)
+        .to_vec();
         check(Loader::Grub, chain, Config::Chain(places));
         let local = "menuentry 'x' {\n  if search --file /efi/boot/bootx64.efi; then\n    chainloader /efi/boot/bootx64.efi\n    boot\n  fi\n  exit 1\n}\n";
         check(Loader::Grub, local, Config::Local);
         let retry = "menuentry 'No image' {\n    echo 'Cannot boot: no image.'\n    sleep 30\n    reboot\n}\n";
-        check(Loader::Grub, retry, Config::Retry("Cannot boot: no image.".into()));
+        check(
+            Loader::Grub,
+            retry,
+            Config::Retry("Cannot boot: no image.".into()),
+        );
     }
 
     #[test]
@@ -294,10 +339,21 @@ mod tests {
         };
         check(Loader::Ipxe, &text, Config::System(system));
         let chain = "#!ipxe\n# x\nchain --replace ipxe.cfg-${mac:hexhyp} ||\nchain --replace ipxe.cfg-default-${buildarch} ||\n";
-        check(Loader::Ipxe, chain, Config::Chain(vec!["ipxe.cfg-52-54-00-01-02-03".into(), "ipxe.cfg-default-i386".into()]));
+        check(
+            Loader::Ipxe,
+            chain,
+            Config::Chain(vec![
+                "ipxe.cfg-52-54-00-01-02-03".into(),
+                "ipxe.cfg-default-i386".into(),
+            ]),
+        );
         let local = "#!ipxe\necho x\niseq ${platform} efi && exit 1 ||\nsanboot --no-describe --drive 0x80 ||\nexit 1\n";
         check(Loader::Ipxe, local, Config::Local);
-        check(Loader::Ipxe, "#!ipxe\necho Cannot boot: no image.\nsleep 30\nreboot\n", Config::Retry("Cannot boot: no image.".into()));
+        check(
+            Loader::Ipxe,
+            "#!ipxe\necho Cannot boot: no image.\nsleep 30\nreboot\n",
+            Config::Retry("Cannot boot: no image.".into()),
+        );
         check(Loader::Ipxe, "<html>", Config::Nothing);
     }
 

@@ -20,9 +20,16 @@ impl Cmdline {
         let mut out = Self::default();
         let (mut host, mut port) = (None, None);
         for word in text.split_whitespace() {
-            let Some((key, value)) = word.split_once('=') else { continue };
+            let Some((key, value)) = word.split_once('=') else {
+                continue;
+            };
             match key {
-                "root" => out.root = ["squash:", "tar:", "live:"].iter().find_map(|m| value.strip_prefix(m)).map(str::to_owned),
+                "root" => {
+                    out.root = ["squash:", "tar:", "live:"]
+                        .iter()
+                        .find_map(|m| value.strip_prefix(m))
+                        .map(str::to_owned)
+                }
                 "fetch" => out.root = Some(value.to_owned()),
                 "cloud-config-url" => out.preseed = Some(value.to_owned()),
                 "BOOTIF" => out.bootif = Some(value.to_owned()),
@@ -46,9 +53,18 @@ mod tests {
             cloud-config-url=http://r:5248/MAAS/metadata/latest/enlist-preseed/?op=get_enlist_preseed log_host=r log_port=5247 BOOTIF=01-52-54";
         let c = Cmdline::parse(text);
         assert_eq!(c.root.as_deref(), Some("http://r:5248/images/aa/squashfs"));
-        assert_eq!(c.preseed.as_deref(), Some("http://r:5248/MAAS/metadata/latest/enlist-preseed/?op=get_enlist_preseed"));
-        assert_eq!((c.bootif.as_deref(), c.log), (Some("01-52-54"), Some(("r".into(), 5247))));
-        assert_eq!(Cmdline::parse("boot=live fetch=http://x").root.as_deref(), Some("http://x"));
+        assert_eq!(
+            c.preseed.as_deref(),
+            Some("http://r:5248/MAAS/metadata/latest/enlist-preseed/?op=get_enlist_preseed")
+        );
+        assert_eq!(
+            (c.bootif.as_deref(), c.log),
+            (Some("01-52-54"), Some(("r".into(), 5247)))
+        );
+        assert_eq!(
+            Cmdline::parse("boot=live fetch=http://x").root.as_deref(),
+            Some("http://x")
+        );
         assert_eq!(Cmdline::parse("root=/dev/sda1"), Cmdline::default());
     }
 }

@@ -35,7 +35,10 @@ impl Network {
     /// Loopback, with the usual addresses.
     #[must_use]
     pub const fn loopback(rack: SocketAddr) -> Self {
-        Self::LoopbackHttp { rack, first: LOOPBACK_FIRST }
+        Self::LoopbackHttp {
+            rack,
+            first: LOOPBACK_FIRST,
+        }
     }
 }
 
@@ -75,7 +78,15 @@ impl Timing {
     #[must_use]
     pub const fn none() -> Self {
         let zero = Duration::ZERO;
-        Self { post: zero, load: zero, boot: zero, script: zero, step: zero, shutdown: zero, retry: Duration::from_millis(50) }
+        Self {
+            post: zero,
+            load: zero,
+            boot: zero,
+            script: zero,
+            step: zero,
+            shutdown: zero,
+            retry: Duration::from_millis(50),
+        }
     }
 
     /// Slow enough for a person to watch, fast enough not to be waited for.
@@ -107,14 +118,20 @@ pub struct Patience {
 impl Default for Patience {
     /// The agent's own limit, with the waits of someone who looks on.
     fn default() -> Self {
-        Self { first: Duration::from_millis(100), most: Duration::from_secs(2), limit: Duration::from_secs(30 * 60) }
+        Self {
+            first: Duration::from_millis(100),
+            most: Duration::from_secs(2),
+            limit: Duration::from_secs(30 * 60),
+        }
     }
 }
 
 /// Where the BMCs are and who may use them.
 #[derive(Clone)]
 pub struct BmcSettings {
-    /// Port of the first BMC on 127.0.0.1, the others follow; none lets the system choose them all.
+    /// Where they listen; all have one address and ports of their own.
+    pub address: Ipv4Addr,
+    /// Port of the first BMC, the others follow; none lets the system choose them all.
     pub first_port: Option<u16>,
     /// User.
     pub user: String,
@@ -124,13 +141,22 @@ pub struct BmcSettings {
 
 impl fmt::Debug for BmcSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BmcSettings").field("first_port", &self.first_port).field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("BmcSettings")
+            .field("address", &self.address)
+            .field("first_port", &self.first_port)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }
 
 impl Default for BmcSettings {
     fn default() -> Self {
-        Self { first_port: None, user: "maas".into(), password: "simulated".into() }
+        Self {
+            address: Ipv4Addr::LOCALHOST,
+            first_port: None,
+            user: "maas".into(),
+            password: "simulated".into(),
+        }
     }
 }
 
@@ -168,7 +194,13 @@ impl FleetConfig {
             seed: 1,
             network,
             bmc: BmcSettings::default(),
-            firmware: vec![Firmware::IpxeBios, Firmware::Bios, Firmware::Uefi, Firmware::UefiHttp, Firmware::IpxeUefi],
+            firmware: vec![
+                Firmware::IpxeBios,
+                Firmware::Bios,
+                Firmware::Uefi,
+                Firmware::UefiHttp,
+                Firmware::IpxeUefi,
+            ],
             timing: Timing::none(),
             patience: Patience::default(),
             boot_tries: 5,

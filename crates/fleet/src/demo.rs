@@ -49,7 +49,10 @@ pub struct DemoConfig {
 
 impl std::fmt::Debug for DemoConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DemoConfig").field("region_url", &self.region_url).field("machines", &self.machines).finish_non_exhaustive()
+        f.debug_struct("DemoConfig")
+            .field("region_url", &self.region_url)
+            .field("machines", &self.machines)
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,7 +107,13 @@ where
     loop {
         match look().await {
             Ok(found) => return Ok(found),
-            Err(last) if started.elapsed() > LIMIT => return Err(DemoError::TooLong { what, limit: LIMIT, last }),
+            Err(last) if started.elapsed() > LIMIT => {
+                return Err(DemoError::TooLong {
+                    what,
+                    limit: LIMIT,
+                    last,
+                });
+            }
             Err(_) => sleep(LOOK.min(started.elapsed() / 4 + Duration::from_millis(20))).await,
         }
     }
@@ -117,37 +126,79 @@ where
 /// [`DemoError`].
 pub async fn import_images(api: &Api, dir: &Path) -> Result<(), DemoError> {
     let url = dir.to_string_lossy();
-    let sources = api.get("boot-sources/", &[]).await.map_err(because("the boot sources cannot be listed"))?;
-    let images = api.get("boot-resources/", &[]).await.map_err(because("the images cannot be listed"))?;
+    let sources = api
+        .get("boot-sources/", &[])
+        .await
+        .map_err(because("the boot sources cannot be listed"))?;
+    let images = api
+        .get("boot-resources/", &[])
+        .await
+        .map_err(because("the images cannot be listed"))?;
     let is_fresh = images.as_array().is_some_and(Vec::is_empty);
     let mut ours = None;
     for source in sources.as_array().into_iter().flatten() {
         if source["url"].as_str() == Some(&url) {
             ours = source["id"].as_i64();
         } else if is_fresh && let Some(id) = source["id"].as_i64() {
-            api.delete(&format!("boot-sources/{id}/")).await.map_err(because("a boot source cannot be deleted"))?;
+            api.delete(&format!("boot-sources/{id}/"))
+                .await
+                .map_err(because("a boot source cannot be deleted"))?;
         }
     }
     let id = match ours {
         Some(id) => id,
         None => {
-            let made = api.create("boot-sources/", &[("url", &url)]).await.map_err(because("the boot source cannot be made"))?;
+            let made = api
+                .create("boot-sources/", &[("url", &url)])
+                .await
+                .map_err(because("the boot source cannot be made"))?;
             made["id"].as_i64().unwrap_or_default()
         }
     };
     let selections = format!("boot-sources/{id}/selections/");
-    let chosen = api.get(&selections, &[]).await.map_err(because("the selections cannot be listed"))?;
-    if !chosen.as_array().is_some_and(|c| c.iter().any(|s| s["os"] == OSYSTEM)) {
-        let wanted = [("os", OSYSTEM), ("release", RELEASE), ("arches", "amd64"), ("subarches", "*"), ("labels", "*")];
+    let chosen = api
+        .get(&selections, &[])
+        .await
+        .map_err(because("the selections cannot be listed"))?;
+    if !chosen
+        .as_array()
+        .is_some_and(|c| c.iter().any(|s| s["os"] == OSYSTEM))
+    {
+        let wanted = [
+            ("os", OSYSTEM),
+            ("release", RELEASE),
+            ("arches", "amd64"),
+            ("subarches", "*"),
+            ("labels", "*"),
+        ];
         // What can be selected is known once the region has read the source.
-        until("the simulated images to be offered", || async { api.create(&selections, &wanted).await.map_err(|e| e.to_string()) }).await?;
+        until("the simulated images to be offered", || async {
+            api.create(&selections, &wanted)
+                .await
+                .map_err(|e| e.to_string())
+        })
+        .await?;
     }
-    api.op("boot-resources/", "import", &[]).await.map_err(because("the import cannot be started"))?;
+    api.op("boot-resources/", "import", &[])
+        .await
+        .map_err(because("the import cannot be started"))?;
     let name = format!("{OSYSTEM}/{RELEASE}");
     until("the import of the simulated images", || async {
-        let held = api.get("boot-resources/", &[]).await.map_err(|e| e.to_string())?;
-        let found = held.as_array().is_some_and(|all| all.iter().any(|r| r["name"] == name.as_str()));
-        if found { Ok(()) } else { Err(format!("{} images are held", held.as_array().map_or(0, Vec::len))) }
+        let held = api
+            .get("boot-resources/", &[])
+            .await
+            .map_err(|e| e.to_string())?;
+        let found = held
+            .as_array()
+            .is_some_and(|all| all.iter().any(|r| r["name"] == name.as_str()));
+        if found {
+            Ok(())
+        } else {
+            Err(format!(
+                "{} images are held",
+                held.as_array().map_or(0, Vec::len)
+            ))
+        }
     })
     .await?;
     for (setting, value) in [
@@ -157,7 +208,9 @@ pub async fn import_images(api: &Api, dir: &Path) -> Result<(), DemoError> {
         ("default_distro_series", RELEASE),
     ] {
         let fields = [("name", setting), ("value", value)];
-        api.op("maas/", "set_config", &fields).await.map_err(because("a setting cannot be changed"))?;
+        api.op("maas/", "set_config", &fields)
+            .await
+            .map_err(because("a setting cannot be changed"))?;
     }
     Ok(())
 }
@@ -168,16 +221,34 @@ pub async fn import_images(api: &Api, dir: &Path) -> Result<(), DemoError> {
 /// # Errors
 /// [`DemoError`].
 pub async fn describe_network(api: &Api) -> Result<(), DemoError> {
-    let subnets = api.get("subnets/", &[]).await.map_err(because("the subnets cannot be listed"))?;
-    if subnets.as_array().is_some_and(|all| all.iter().any(|s| s["cidr"] == NETWORK)) {
+    let subnets = api
+        .get("subnets/", &[])
+        .await
+        .map_err(because("the subnets cannot be listed"))?;
+    if subnets
+        .as_array()
+        .is_some_and(|all| all.iter().any(|s| s["cidr"] == NETWORK))
+    {
         return Ok(());
     }
-    let fabric = api.create("fabrics/", &[("name", TAG)]).await.map_err(because("the fabric cannot be made"))?;
+    let fabric = api
+        .create("fabrics/", &[("name", TAG)])
+        .await
+        .map_err(because("the fabric cannot be made"))?;
     let vlan = fabric["vlans"][0]["id"].to_string();
     let subnet = [("cidr", NETWORK), ("name", TAG), ("vlan", vlan.as_str())];
-    api.create("subnets/", &subnet).await.map_err(because("the subnet cannot be made"))?;
-    let range = [("type", "reserved"), ("start_ip", BOOTING.0), ("end_ip", BOOTING.1), ("comment", "Simulated machines boot from here.")];
-    api.create("ipranges/", &range).await.map_err(because("the addresses that machines boot from cannot be reserved"))?;
+    api.create("subnets/", &subnet)
+        .await
+        .map_err(because("the subnet cannot be made"))?;
+    let range = [
+        ("type", "reserved"),
+        ("start_ip", BOOTING.0),
+        ("end_ip", BOOTING.1),
+        ("comment", "Simulated machines boot from here."),
+    ];
+    api.create("ipranges/", &range).await.map_err(because(
+        "the addresses that machines boot from cannot be reserved",
+    ))?;
     Ok(())
 }
 
@@ -187,17 +258,36 @@ pub async fn describe_network(api: &Api) -> Result<(), DemoError> {
 /// # Errors
 /// [`DemoError`]; what was done before stays done.
 pub async fn adopt(api: &Api, fleet: &Fleet) -> Result<usize, DemoError> {
-    let machines = api.get("machines/", &[]).await.map_err(because("the machines cannot be listed"))?;
+    let machines = api
+        .get("machines/", &[])
+        .await
+        .map_err(because("the machines cannot be listed"))?;
     let mut adopted = 0;
-    for machine in machines.as_array().into_iter().flatten().filter(|m| m["power_type"].as_str().unwrap_or_default().is_empty()) {
-        let Some((index, id)) = ours(fleet, machine) else { continue };
+    for machine in machines
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|m| m["power_type"].as_str().unwrap_or_default().is_empty())
+    {
+        let Some((index, id)) = ours(fleet, machine) else {
+            continue;
+        };
         let parameters = fleet.power_parameters(index);
-        let mut fields: BTreeMap<String, String> = BTreeMap::from([("power_type".to_owned(), "ipmi".to_owned())]);
+        let mut fields: BTreeMap<String, String> =
+            BTreeMap::from([("power_type".to_owned(), "ipmi".to_owned())]);
         for (key, value) in parameters.as_object().into_iter().flatten() {
-            fields.insert(format!("power_parameters_{key}"), value.as_str().unwrap_or_default().to_owned());
+            fields.insert(
+                format!("power_parameters_{key}"),
+                value.as_str().unwrap_or_default().to_owned(),
+            );
         }
-        let fields: Vec<(&str, &str)> = fields.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        api.update(&format!("machines/{id}/"), &fields).await.map_err(because("a machine's power control cannot be set"))?;
+        let fields: Vec<(&str, &str)> = fields
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        api.update(&format!("machines/{id}/"), &fields)
+            .await
+            .map_err(because("a machine's power control cannot be set"))?;
         tag(api, id).await?;
         adopted += 1;
     }
@@ -206,7 +296,10 @@ pub async fn adopt(api: &Api, fleet: &Fleet) -> Result<usize, DemoError> {
 
 /// Which machine of the fleet a machine of the API is.
 fn ours<'a>(fleet: &Fleet, machine: &'a Value) -> Option<(usize, &'a str)> {
-    let macs = machine["interface_set"].as_array()?.iter().filter_map(|i| i["mac_address"].as_str());
+    let macs = machine["interface_set"]
+        .as_array()?
+        .iter()
+        .filter_map(|i| i["mac_address"].as_str());
     let index = macs.filter_map(|mac| fleet.with_mac(mac)).next()?;
     Some((index, machine["system_id"].as_str()?))
 }
@@ -218,8 +311,13 @@ async fn tag(api: &Api, id: &str) -> Result<(), DemoError> {
     match api.op(&path, "update_nodes", &add).await {
         Err(e) if e.status() == Some(404) => {
             let made = [("name", TAG), ("comment", "Not a real machine.")];
-            api.create("tags/", &made).await.map_err(because("the tag cannot be made"))?;
-            api.op(&path, "update_nodes", &add).await.map(drop).map_err(failed)
+            api.create("tags/", &made)
+                .await
+                .map_err(because("the tag cannot be made"))?;
+            api.op(&path, "update_nodes", &add)
+                .await
+                .map(drop)
+                .map_err(failed)
         }
         other => other.map(drop).map_err(failed),
     }
@@ -232,8 +330,12 @@ async fn tag(api: &Api, id: &str) -> Result<(), DemoError> {
 /// [`DemoError`] when it cannot be set up. What goes wrong afterwards is logged and tried again.
 pub async fn run(config: DemoConfig, cancel: CancellationToken) -> Result<(), DemoError> {
     let demo = async {
-        let api = Api::new(&config.region_url, Some(&config.api_key)).map_err(because("the API cannot be used"))?;
-        until("the API to answer", || async { api.get("version/", &[]).await.map_err(|e| e.to_string()) }).await?;
+        let api = Api::new(&config.region_url, Some(&config.api_key))
+            .map_err(because("the API cannot be used"))?;
+        until("the API to answer", || async {
+            api.get("version/", &[]).await.map_err(|e| e.to_string())
+        })
+        .await?;
         write_stream(&config.stream_dir)?;
         import_images(&api, &config.stream_dir).await?;
         describe_network(&api).await?;
@@ -242,16 +344,28 @@ pub async fn run(config: DemoConfig, cancel: CancellationToken) -> Result<(), De
             rack.set_ip(Ipv4Addr::LOCALHOST.into());
         }
         let timing = config.timing;
-        let fleet = Fleet::start(FleetConfig { timing, ..FleetConfig::new(config.machines, Network::loopback(rack)) }).await?;
-        tracing::info!(machines = fleet.len(), "simulated machines are being switched on");
+        let fleet = Fleet::start(FleetConfig {
+            timing,
+            ..FleetConfig::new(config.machines, Network::loopback(rack))
+        })
+        .await?;
+        tracing::info!(
+            machines = fleet.len(),
+            "simulated machines are being switched on"
+        );
         let fleet = std::sync::Arc::new(fleet);
         let buttons = fleet.press_all(PAUSE);
         let look = async {
             loop {
                 match adopt(&api, &fleet).await {
                     Ok(0) => {}
-                    Ok(machines) => tracing::info!(machines, "simulated machines can be switched by the region now"),
-                    Err(error) => tracing::warn!(%error, cause = ?std::error::Error::source(&error), "the region was not told of a simulated BMC; trying again"),
+                    Ok(machines) => tracing::info!(
+                        machines,
+                        "simulated machines can be switched by the region now"
+                    ),
+                    Err(error) => {
+                        tracing::warn!(%error, cause = ?std::error::Error::source(&error), "the region was not told of a simulated BMC; trying again")
+                    }
                 }
                 sleep(LOOK).await;
             }

@@ -97,7 +97,10 @@ impl Client {
             Speaker::Ipxe { arch } => {
                 self.pxe(options, *arch);
                 options.insert(DhcpOption::UserClass(b"iPXE".to_vec()));
-                &[1, 3, 6, 7, 12, 15, 17, 43, 60, 66, 67, 119, 128, 129, 130, 131, 132, 133, 134, 135, 175, 203]
+                &[
+                    1, 3, 6, 7, 12, 15, 17, 43, 60, 66, 67, 119, 128, 129, 130, 131, 132, 133, 134,
+                    135, 175, 203,
+                ]
             }
             Speaker::System { hostname } => {
                 options.insert(DhcpOption::Hostname(hostname.clone()));
@@ -107,18 +110,28 @@ impl Client {
                 &[1, 3, 6, 12, 15, 26, 28, 42, 119, 121]
             }
         };
-        options.insert(DhcpOption::ParameterRequestList(wanted.iter().map(|code| (*code).into()).collect()));
+        options.insert(DhcpOption::ParameterRequestList(
+            wanted.iter().map(|code| (*code).into()).collect(),
+        ));
         message
     }
 
     fn pxe(&self, options: &mut dhcproto::v4::DhcpOptions, arch: u16) {
         // UEFI HTTP boot calls itself otherwise (UEFI 2.10 §24.7.2).
-        let class = if arch == 0x10 { "HTTPClient" } else { "PXEClient" };
-        options.insert(DhcpOption::ClassIdentifier(format!("{class}:Arch:{arch:05}:UNDI:003016").into_bytes()));
+        let class = if arch == 0x10 {
+            "HTTPClient"
+        } else {
+            "PXEClient"
+        };
+        options.insert(DhcpOption::ClassIdentifier(
+            format!("{class}:Arch:{arch:05}:UNDI:003016").into_bytes(),
+        ));
         options.insert(DhcpOption::ClientSystemArchitecture(arch.into()));
         options.insert(DhcpOption::ClientNetworkInterface(1, 3, 16));
         // Type 0 is a UUID (RFC 4578 §2.3).
-        options.insert(DhcpOption::ClientMachineIdentifier([&[0], &self.uuid[..]].concat()));
+        options.insert(DhcpOption::ClientMachineIdentifier(
+            [&[0], &self.uuid[..]].concat(),
+        ));
     }
 
     /// Is there a server?
@@ -131,8 +144,12 @@ impl Client {
     #[must_use]
     pub fn request(&self, offer: &Reply) -> Vec<u8> {
         let mut message = self.message(MessageType::Request);
-        message.opts_mut().insert(DhcpOption::RequestedIpAddress(offer.address));
-        message.opts_mut().insert(DhcpOption::ServerIdentifier(offer.server));
+        message
+            .opts_mut()
+            .insert(DhcpOption::RequestedIpAddress(offer.address));
+        message
+            .opts_mut()
+            .insert(DhcpOption::ServerIdentifier(offer.server));
         encode(&message)
     }
 
@@ -163,7 +180,9 @@ fn options(mut bytes: &[u8]) -> BTreeMap<u8, Vec<u8>> {
             (0, _) => bytes = rest,
             (255, _) | (_, None) => break,
             (_, Some((&len, rest))) => {
-                let Some((value, after)) = rest.split_at_checked(usize::from(len)) else { break };
+                let Some((value, after)) = rest.split_at_checked(usize::from(len)) else {
+                    break;
+                };
                 out.entry(code).or_default().extend_from_slice(value);
                 bytes = after;
             }
@@ -176,7 +195,11 @@ fn options(mut bytes: &[u8]) -> BTreeMap<u8, Vec<u8>> {
 /// malformed options.)
 #[must_use]
 pub fn read(bytes: &[u8]) -> Option<Reply> {
-    let quad = |at: usize| bytes.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok());
+    let quad = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .and_then(|b| <[u8; 4]>::try_from(b).ok())
+    };
     if bytes.first() != Some(&BOOT_REPLY) || quad(OPTIONS_AT - 4) != Some(COOKIE) {
         return None;
     }
@@ -186,7 +209,11 @@ pub fn read(bytes: &[u8]) -> Option<Reply> {
         (end > 0).then(|| String::from_utf8_lossy(&b[..end]).into_owned())
     };
     let text = |code: u8| options.get(&code).and_then(|b| text_of(b));
-    let number = |code: u8| options.get(&code).and_then(|b| <[u8; 4]>::try_from(&b[..]).ok());
+    let number = |code: u8| {
+        options
+            .get(&code)
+            .and_then(|b| <[u8; 4]>::try_from(&b[..]).ok())
+    };
     let kind = match options.get(&53)?[..] {
         [2] => Kind::Offer,
         [5] => Kind::Ack,
@@ -201,7 +228,11 @@ pub fn read(bytes: &[u8]) -> Option<Reply> {
         kind,
         address: quad(16)?.into(),
         server,
-        next_server: if next_server.is_unspecified() { server } else { next_server },
+        next_server: if next_server.is_unspecified() {
+            server
+        } else {
+            next_server
+        },
         file: text(67).or_else(|| text_of(bytes.get(108..236)?)),
         prefix: text(210),
         vendor_class: text(60),
@@ -219,22 +250,44 @@ mod tests {
     const RACK: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
     fn client(speaker: Speaker) -> Client {
-        Client { mac: MacAddr([0x52, 0x54, 1, 0, 0, 0]), uuid: [7; 16], xid: 99, speaker }
+        Client {
+            mac: MacAddr([0x52, 0x54, 1, 0, 0, 0]),
+            uuid: [7; 16],
+            xid: 99,
+            speaker,
+        }
     }
 
     /// What the product's own engine answers, and the boot method that it recognised.
     fn exchange(speaker: Speaker) -> (Reply, Option<BootMethod>) {
-        let range = spec::Range { first: Ipv4Addr::new(10, 77, 0, 100), last: Ipv4Addr::new(10, 77, 0, 109) };
+        let range = spec::Range {
+            first: Ipv4Addr::new(10, 77, 0, 100),
+            last: Ipv4Addr::new(10, 77, 0, 109),
+        };
         let mut subnet = spec::Subnet::new(SubnetId(1), "10.77.0.0/24".parse().unwrap());
         subnet.dynamic = vec![range];
-        let link = spec::Link { id: LinkId(3), addresses: vec![RACK], dhcp_on: true, subnets: vec![subnet], relayed: vec![] };
-        let (config, problems) = Config::compile(&spec::Config { links: vec![link], ..spec::Config::default() });
+        let link = spec::Link {
+            id: LinkId(3),
+            addresses: vec![RACK],
+            dhcp_on: true,
+            subnets: vec![subnet],
+            relayed: vec![],
+        };
+        let (config, problems) = Config::compile(&spec::Config {
+            links: vec![link],
+            ..spec::Config::default()
+        });
         assert_eq!(problems, vec![]);
         let mut engine = Engine::new(std::sync::Arc::new(config));
         let client = client(speaker);
         let mut method = None;
         let mut ask = |bytes: &[u8]| {
-            let from = Received { link: LinkId(3), src: NONE, dst: Ipv4Addr::BROADCAST, src_mac: None };
+            let from = Received {
+                link: LinkId(3),
+                src: NONE,
+                dst: Ipv4Addr::BROADCAST,
+                src_mac: None,
+            };
             let actions = engine.handle(bytes, from, Timestamp(1_000_000));
             let mut reply = None;
             for action in actions {
@@ -247,7 +300,10 @@ mod tests {
             reply.expect("an answer")
         };
         let offer = ask(&client.discover());
-        assert_eq!((offer.kind, offer.xid, offer.mac), (Kind::Offer, 99, client.mac));
+        assert_eq!(
+            (offer.kind, offer.xid, offer.mac),
+            (Kind::Offer, 99, client.mac)
+        );
         let ack = ask(&client.request(&offer));
         assert_eq!((ack.kind, ack.address), (Kind::Ack, offer.address));
         (ack, method)
@@ -256,22 +312,51 @@ mod tests {
     #[test]
     fn each_firmware_is_recognised_and_told_its_loader() {
         for (speaker, method, file) in [
-            (Speaker::Firmware { arch: 0 }, BootMethod::Pxe, "lpxelinux.0"),
-            (Speaker::Firmware { arch: 7 }, BootMethod::UefiAmd64Tftp, "bootx64.efi"),
-            (Speaker::Firmware { arch: 0x10 }, BootMethod::UefiAmd64Http, "http://10.77.0.1:5248/images/bootx64.efi"),
-            (Speaker::Ipxe { arch: 0 }, BootMethod::Ipxe, "http://10.77.0.1:5248/ipxe.cfg"),
-            (Speaker::Ipxe { arch: 7 }, BootMethod::Ipxe, "http://10.77.0.1:5248/ipxe.cfg"),
+            (
+                Speaker::Firmware { arch: 0 },
+                BootMethod::Pxe,
+                "lpxelinux.0",
+            ),
+            (
+                Speaker::Firmware { arch: 7 },
+                BootMethod::UefiAmd64Tftp,
+                "bootx64.efi",
+            ),
+            (
+                Speaker::Firmware { arch: 0x10 },
+                BootMethod::UefiAmd64Http,
+                "http://10.77.0.1:5248/images/bootx64.efi",
+            ),
+            (
+                Speaker::Ipxe { arch: 0 },
+                BootMethod::Ipxe,
+                "http://10.77.0.1:5248/ipxe.cfg",
+            ),
+            (
+                Speaker::Ipxe { arch: 7 },
+                BootMethod::Ipxe,
+                "http://10.77.0.1:5248/ipxe.cfg",
+            ),
         ] {
             let (ack, seen) = exchange(speaker.clone());
-            assert_eq!((seen, ack.file.as_deref()), (Some(method), Some(file)), "{speaker:?}");
+            assert_eq!(
+                (seen, ack.file.as_deref()),
+                (Some(method), Some(file)),
+                "{speaker:?}"
+            );
             assert_eq!(ack.next_server, RACK);
-            assert_eq!(ack.prefix.as_deref(), (method == BootMethod::Pxe).then_some("http://10.77.0.1:5248/"));
+            assert_eq!(
+                ack.prefix.as_deref(),
+                (method == BootMethod::Pxe).then_some("http://10.77.0.1:5248/")
+            );
         }
     }
 
     #[test]
     fn an_operating_system_gets_an_address_for_longer_than_firmware() {
-        let (ack, _) = exchange(Speaker::System { hostname: "sim-0001".into() });
+        let (ack, _) = exchange(Speaker::System {
+            hostname: "sim-0001".into(),
+        });
         let (firmware, _) = exchange(Speaker::Firmware { arch: 7 });
         assert!(ack.lease_seconds >= 60 && ack.lease_seconds > firmware.lease_seconds);
         assert_eq!((ack.prefix, ack.vendor_class), (None, None));

@@ -65,7 +65,9 @@ pub struct Fleet {
 
 impl std::fmt::Debug for Fleet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fleet").field("machines", &self.machines.len()).finish_non_exhaustive()
+        f.debug_struct("Fleet")
+            .field("machines", &self.machines.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,28 +84,53 @@ impl Fleet {
         }
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let medium = match &config.network {
-            Network::LoopbackHttp { rack, first } => Medium::Loopback { rack: *rack, first: *first },
+            Network::LoopbackHttp { rack, first } => Medium::Loopback {
+                rack: *rack,
+                first: *first,
+            },
             Network::Raw { interface } => {
-                let wire = Wire::open(interface).map_err(|cause| StartError::Interface { interface: interface.clone(), cause })?;
+                let wire = Wire::open(interface).map_err(|cause| StartError::Interface {
+                    interface: interface.clone(),
+                    cause,
+                })?;
                 tasks.spawn(Arc::clone(&wire).run(cancel.clone()));
                 Medium::Cable(wire)
             }
         };
-        let shared = Arc::new(Shared { medium, counting: Arc::new(Counting::default()), config });
+        let shared = Arc::new(Shared {
+            medium,
+            counting: Arc::new(Counting::default()),
+            config,
+        });
         let config = &shared.config;
         let mut machines = Vec::with_capacity(config.count);
         for index in 0..config.count {
-            let turn = index.checked_rem(config.firmware.len()).and_then(|n| config.firmware.get(n));
-            let hardware = Hardware::draw(config.seed, index, turn.copied().unwrap_or(Firmware::IpxeBios));
-            let bmc = FakeBmc::bind(&config.bmc, index, config.seed).await.map_err(|cause| StartError::Bmc { index, cause })?;
+            let turn = index
+                .checked_rem(config.firmware.len())
+                .and_then(|n| config.firmware.get(n));
+            let hardware = Hardware::draw(
+                config.seed,
+                index,
+                turn.copied().unwrap_or(Firmware::IpxeBios),
+            );
+            let bmc = FakeBmc::bind(&config.bmc, index, config.seed)
+                .await
+                .map_err(|cause| StartError::Bmc { index, cause })?;
             let machine = Arc::new(Machine::new(hardware, Arc::new(bmc), Arc::clone(&shared)));
             let told = Arc::clone(&machine);
-            tasks.spawn(Arc::clone(&machine.bmc).run(cancel.clone(), move |control| told.told(control)));
+            tasks.spawn(
+                Arc::clone(&machine.bmc).run(cancel.clone(), move |control| told.told(control)),
+            );
             tasks.spawn(Arc::clone(&machine).live(cancel.clone()));
             machines.push(machine);
         }
         tasks.close();
-        Ok(Self { machines, shared, tasks, cancel })
+        Ok(Self {
+            machines,
+            shared,
+            tasks,
+            cancel,
+        })
     }
 
     /// How many machines there are.
@@ -134,7 +161,9 @@ impl Fleet {
     /// The number of the machine with that hardware address.
     #[must_use]
     pub fn with_mac(&self, mac: &str) -> Option<usize> {
-        self.machines.iter().position(|m| m.hardware.nics.iter().any(|n| n.mac.to_string() == mac))
+        self.machines
+            .iter()
+            .position(|m| m.hardware.nics.iter().any(|n| n.mac.to_string() == mac))
     }
 
     /// A machine's BMC.
@@ -202,21 +231,35 @@ impl Fleet {
     ///
     /// # Errors
     /// Where it is when the limit has passed. Cancel-safe: yes.
-    pub async fn wait(&self, index: usize, limit: Duration, mut wanted: impl FnMut(&State) -> bool) -> Result<State, WaitError> {
+    pub async fn wait(
+        &self,
+        index: usize,
+        limit: Duration,
+        mut wanted: impl FnMut(&State) -> bool,
+    ) -> Result<State, WaitError> {
         let mut state = self.machine(index).state();
         let seen = tokio::time::timeout(limit, state.wait_for(|s| wanted(s))).await;
         if let Ok(Ok(seen)) = seen {
             return Ok(seen.clone());
         }
         let state = Box::new(self.state(index));
-        Err(WaitError { index, limit, state })
+        Err(WaitError {
+            index,
+            limit,
+            state,
+        })
     }
 
     /// Waits until a machine is in a phase.
     ///
     /// # Errors
     /// As [`Self::wait`].
-    pub async fn wait_phase(&self, index: usize, phase: Phase, limit: Duration) -> Result<State, WaitError> {
+    pub async fn wait_phase(
+        &self,
+        index: usize,
+        phase: Phase,
+        limit: Duration,
+    ) -> Result<State, WaitError> {
         self.wait(index, limit, |s| s.phase == phase).await
     }
 

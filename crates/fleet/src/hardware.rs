@@ -52,7 +52,11 @@ impl Firmware {
     /// The same kind of machine with an iPXE ROM.
     #[must_use]
     pub const fn with_ipxe(self) -> Self {
-        if self.is_uefi() { Self::IpxeUefi } else { Self::IpxeBios }
+        if self.is_uefi() {
+            Self::IpxeUefi
+        } else {
+            Self::IpxeBios
+        }
     }
 }
 
@@ -118,7 +122,8 @@ impl Hardware {
     #[must_use]
     pub fn draw(seed: u64, index: usize, firmware: Firmware) -> Self {
         // Far apart in the generator's state space, whatever the seeds.
-        let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index as u64);
+        let mut rng =
+            StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index as u64);
         let [_, fleet] = fold(seed).to_be_bytes();
         let [high, low] = (index as u16).to_be_bytes();
         let serial = format!("SIM{:02X}{:04X}", fleet, index as u16);
@@ -129,7 +134,9 @@ impl Hardware {
         let h = hex::encode(uuid);
         let uuid = [&h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..]].join("-");
 
-        let pick = |rng: &mut StdRng, of: &[u32]| *of.choose(rng).expect("a list of choices is never empty");
+        let pick = |rng: &mut StdRng, of: &[u32]| {
+            *of.choose(rng).expect("a list of choices is never empty")
+        };
         let sockets = pick(&mut rng, &[1, 1, 2]);
         let cores = pick(&mut rng, &[2, 4, 8, 16]);
         let threads = pick(&mut rng, &[1, 2]);
@@ -139,10 +146,18 @@ impl Hardware {
             .zip(b'a'..)
             .map(|(n, letter)| {
                 let rotary = n > 0 && rng.random_bool(0.5);
-                let size = if rotary { u64::from(pick(&mut rng, &[1_000, 2_000, 4_000])) } else { u64::from(pick(&mut rng, &[120, 240, 480])) } * GB;
+                let size = if rotary {
+                    u64::from(pick(&mut rng, &[1_000, 2_000, 4_000]))
+                } else {
+                    u64::from(pick(&mut rng, &[120, 240, 480]))
+                } * GB;
                 Disk {
                     name: format!("sd{}", char::from(letter)),
-                    model: if rotary { "Simulated HDD" } else { "Simulated SSD" },
+                    model: if rotary {
+                        "Simulated HDD"
+                    } else {
+                        "Simulated SSD"
+                    },
                     serial: format!("{serial}-D{n}"),
                     // Whole mebibytes.
                     size: size / MIB * MIB,
@@ -182,7 +197,9 @@ impl Hardware {
     /// Never: every machine is drawn with a port.
     #[must_use]
     pub fn boot_nic(&self) -> &Nic {
-        self.nics.first().expect("every machine is drawn with a port")
+        self.nics
+            .first()
+            .expect("every machine is drawn with a port")
     }
 
     /// The address of the port that boots.
@@ -194,7 +211,11 @@ impl Hardware {
     /// All addresses, the booting one first, separated by commas.
     #[must_use]
     pub fn mac_list(&self) -> String {
-        self.nics.iter().map(|n| n.mac.to_string()).collect::<Vec<_>>().join(",")
+        self.nics
+            .iter()
+            .map(|n| n.mac.to_string())
+            .collect::<Vec<_>>()
+            .join(",")
     }
 
     /// Threads in all.
@@ -218,23 +239,49 @@ mod tests {
     #[test]
     fn the_same_seed_makes_the_same_machines() {
         for i in [0, 1, 500] {
-            assert_eq!(Hardware::draw(7, i, Firmware::Bios), Hardware::draw(7, i, Firmware::Bios));
+            assert_eq!(
+                Hardware::draw(7, i, Firmware::Bios),
+                Hardware::draw(7, i, Firmware::Bios)
+            );
         }
-        assert_ne!(Hardware::draw(7, 3, Firmware::Bios).uuid, Hardware::draw(8, 3, Firmware::Bios).uuid);
+        assert_ne!(
+            Hardware::draw(7, 3, Firmware::Bios).uuid,
+            Hardware::draw(8, 3, Firmware::Bios).uuid
+        );
     }
 
     #[test]
     fn no_two_machines_share_an_identity_and_all_are_marked() {
-        let all: Vec<Hardware> = (0..2_000).map(|i| Hardware::draw(3, i, Firmware::Uefi)).collect();
-        let macs: Vec<MacAddr> = all.iter().flat_map(|h| h.nics.iter().map(|n| n.mac)).collect();
+        let all: Vec<Hardware> = (0..2_000)
+            .map(|i| Hardware::draw(3, i, Firmware::Uefi))
+            .collect();
+        let macs: Vec<MacAddr> = all
+            .iter()
+            .flat_map(|h| h.nics.iter().map(|n| n.mac))
+            .collect();
         assert_eq!(macs.iter().collect::<BTreeSet<_>>().len(), macs.len());
-        assert!(macs.iter().all(|m| m.0[0] & 3 == 2), "local, and of one card");
-        for of in [|h: &Hardware| h.uuid.clone(), |h: &Hardware| h.serial.clone(), |h: &Hardware| h.hostname.clone()] {
+        assert!(
+            macs.iter().all(|m| m.0[0] & 3 == 2),
+            "local, and of one card"
+        );
+        for of in [
+            |h: &Hardware| h.uuid.clone(),
+            |h: &Hardware| h.serial.clone(),
+            |h: &Hardware| h.hostname.clone(),
+        ] {
             assert_eq!(all.iter().map(of).collect::<BTreeSet<_>>().len(), all.len());
         }
-        assert!(all.iter().all(|h| h.hostname.starts_with(HOSTNAME_PREFIX) && h.serial.starts_with("SIM")));
+        assert!(
+            all.iter()
+                .all(|h| h.hostname.starts_with(HOSTNAME_PREFIX) && h.serial.starts_with("SIM"))
+        );
         // They differ in what they are made of, too.
-        for of in [|h: &Hardware| h.memory, |h: &Hardware| u64::from(h.cpu_count()), |h: &Hardware| h.disks.len() as u64, |h: &Hardware| h.nics.len() as u64] {
+        for of in [
+            |h: &Hardware| h.memory,
+            |h: &Hardware| u64::from(h.cpu_count()),
+            |h: &Hardware| h.disks.len() as u64,
+            |h: &Hardware| h.nics.len() as u64,
+        ] {
             assert!(all.iter().map(of).collect::<BTreeSet<_>>().len() > 1);
         }
     }

@@ -52,6 +52,8 @@ pub enum HttpError {
         status: StatusCode,
         /// The beginning of the body.
         body: String,
+        /// `Retry-After`, where the other side invites to try again.
+        retry_after: Option<Duration>,
     },
     /// A transfer that broke off.
     #[error("{url} broke off after {bytes} bytes: {why}")]
@@ -75,13 +77,30 @@ impl HttpError {
         }
     }
 
+    /// When the other side wants to be asked again.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Url(_) | Self::Away { .. } | Self::Broken { .. } => None,
+        }
+    }
+
     /// Whether the same request may succeed later.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Url(_) => false,
             Self::Away { .. } | Self::Broken { .. } => true,
-            Self::Refused { status, .. } => matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504),
+            // 409 with Retry-After is a conflict of transactions, not a wrong state.
+            Self::Refused {
+                status,
+                retry_after,
+                ..
+            } => {
+                matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502..=504)
+                    || (status.as_u16() == 409 && retry_after.is_some())
+            }
         }
     }
 }
@@ -103,13 +122,23 @@ impl Request {
     /// A GET.
     #[must_use]
     pub fn get(url: impl Into<String>) -> Self {
-        Self { method: Method::GET, url: url.into(), credentials: None, body: None }
+        Self {
+            method: Method::GET,
+            url: url.into(),
+            credentials: None,
+            body: None,
+        }
     }
 
     /// A POST.
     #[must_use]
     pub fn post(url: impl Into<String>, body: Body) -> Self {
-        Self { method: Method::POST, url: url.into(), credentials: None, body: Some(body) }
+        Self {
+            method: Method::POST,
+            url: url.into(),
+            credentials: None,
+            body: Some(body),
+        }
     }
 
     /// The same, signed.
@@ -165,7 +194,10 @@ pub fn nonce() -> String {
 }
 
 fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 /// An answer whose body has not been read, with the connection it comes over.
@@ -176,14 +208,25 @@ struct Open {
 
 impl Http {
     /// A client that speaks from `local`, or from where the system likes. `agent` is its `User-Agent`.
-    pub(crate) fn new(local: Option<Ipv4Addr>, agent: &'static str, counting: Arc<Counting>) -> Self {
-        Self { local, agent, counting }
+    pub(crate) fn new(
+        local: Option<Ipv4Addr>,
+        agent: &'static str,
+        counting: Arc<Counting>,
+    ) -> Self {
+        Self {
+            local,
+            agent,
+            counting,
+        }
     }
 
     /// The same client with another name.
     #[must_use]
     pub(crate) fn named(&self, agent: &'static str) -> Self {
-        Self { agent, ..self.clone() }
+        Self {
+            agent,
+            ..self.clone()
+        }
     }
 
     async fn connect(&self, uri: &Uri) -> io::Result<TcpStream> {
@@ -191,9 +234,16 @@ impl Http {
         let port = uri.port_u16().unwrap_or(80);
         let to = match host.parse::<IpAddr>() {
             Ok(ip) => SocketAddr::new(ip, port),
-            Err(_) => tokio::net::lookup_host((host, port)).await?.next().ok_or(io::ErrorKind::NotFound)?,
+            Err(_) => tokio::net::lookup_host((host, port))
+                .await?
+                .next()
+                .ok_or(io::ErrorKind::NotFound)?,
         };
-        let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        let socket = if to.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
         if let (Some(local), true) = (self.local, to.is_ipv4()) {
             socket.bind(SocketAddr::new(local.into(), 0))?;
         }
@@ -203,13 +253,21 @@ impl Http {
     }
 
     /// One exchange; `with` reads the body while the connection is driven.
-    async fn exchange<T, F>(&self, request: &Request, range: Option<String>, with: impl FnOnce(Open) -> F) -> Result<T, HttpError>
+    async fn exchange<T, F>(
+        &self,
+        request: &Request,
+        range: Option<String>,
+        with: impl FnOnce(Open) -> F,
+    ) -> Result<T, HttpError>
     where
         F: Future<Output = Result<T, HttpError>>,
     {
         let url = request.url.clone();
         let bad = || HttpError::Url(url.clone());
-        let away = |why: String| HttpError::Away { url: url.clone(), why };
+        let away = |why: String| HttpError::Away {
+            url: url.clone(),
+            why,
+        };
         let uri: Uri = url.parse().map_err(|_| bad())?;
         if uri.scheme_str() != Some("http") || uri.host().is_none() {
             return Err(bad());
@@ -229,7 +287,12 @@ impl Http {
         if let Some(body) = &request.body {
             head = head.header(CONTENT_TYPE, body.content_type.as_str());
         }
-        let body = Full::new(request.body.as_ref().map_or_else(Bytes::new, |b| Bytes::copy_from_slice(&b.bytes)));
+        let body = Full::new(
+            request
+                .body
+                .as_ref()
+                .map_or_else(Bytes::new, |b| Bytes::copy_from_slice(&b.bytes)),
+        );
         let message = head.body(body).map_err(|_| bad())?;
 
         let stream = match timeout(CONNECT_LIMIT, self.connect(&uri)).await {
@@ -237,15 +300,20 @@ impl Http {
             Ok(Err(e)) => return Err(away(e.to_string())),
             Err(_) => return Err(away("no connection".into())),
         };
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| away(e.to_string()))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| away(e.to_string()))?;
         let work = async {
             let response = match timeout(SILENCE_LIMIT, sender.send_request(message)).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(e)) => return Err(away(e.to_string())),
                 Err(_) => return Err(away("no answer in time".into())),
             };
-            with(Open { url: url.clone(), response }).await
+            with(Open {
+                url: url.clone(),
+                response,
+            })
+            .await
         };
         let mut work = std::pin::pin!(work);
         let mut connection = std::pin::pin!(connection);
@@ -267,11 +335,17 @@ impl Http {
         self.exchange(request, None, |open| async move {
             let (head, mut body) = open.response.into_parts();
             let mut bytes = Vec::new();
-            let broken = |bytes: &[u8], why: String| HttpError::Broken { url: open.url.clone(), bytes: bytes.len() as u64, why };
+            let broken = |bytes: &[u8], why: String| HttpError::Broken {
+                url: open.url.clone(),
+                bytes: bytes.len() as u64,
+                why,
+            };
             loop {
                 match timeout(SILENCE_LIMIT, body.frame()).await {
                     Ok(None) => break,
-                    Ok(Some(Ok(frame))) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |d| d)),
+                    Ok(Some(Ok(frame))) => {
+                        bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |d| d))
+                    }
                     Ok(Some(Err(e))) => return Err(broken(&bytes, e.to_string())),
                     Err(_) => return Err(broken(&bytes, "silence".into())),
                 }
@@ -279,12 +353,30 @@ impl Http {
                     return Err(broken(&bytes, "the answer is too large".into()));
                 }
             }
-            self.counting.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.counting
+                .bytes
+                .fetch_add(bytes.len() as u64, Ordering::Relaxed);
             if head.status.as_u16() >= 400 {
-                let body = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).trim().to_owned();
-                return Err(HttpError::Refused { url: open.url.clone(), status: head.status, body });
+                let body = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)])
+                    .trim()
+                    .to_owned();
+                let retry_after = head
+                    .headers
+                    .get("retry-after")
+                    .and_then(|v| v.to_str().ok()?.trim().parse().ok())
+                    .map(Duration::from_secs);
+                return Err(HttpError::Refused {
+                    url: open.url.clone(),
+                    status: head.status,
+                    body,
+                    retry_after,
+                });
             }
-            Ok(Answer { status: head.status, headers: head.headers, body: bytes.into() })
+            Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body: bytes.into(),
+            })
         })
         .await
     }
@@ -293,7 +385,11 @@ impl Http {
     ///
     /// # Errors
     /// A refusal at once, the last failure when patience ended.
-    pub async fn deliver(&self, request: &Request, patience: Patience) -> Result<Answer, HttpError> {
+    pub async fn deliver(
+        &self,
+        request: &Request,
+        patience: Patience,
+    ) -> Result<Answer, HttpError> {
         let started = Instant::now();
         let mut wait = patience.first;
         loop {
@@ -302,7 +398,7 @@ impl Http {
                 other => return other,
             };
             tracing::debug!(%error, "trying again");
-            sleep(wait).await;
+            sleep(error.retry_after().unwrap_or(wait).min(patience.most)).await;
             wait = (wait * 2).min(patience.most);
         }
     }
@@ -327,18 +423,33 @@ impl Http {
         self.fetch_part(url, None, stop).await
     }
 
-    async fn fetch_part(&self, url: &str, range: Option<String>, stop: u64) -> Result<Fetched, HttpError> {
+    async fn fetch_part(
+        &self,
+        url: &str,
+        range: Option<String>,
+        stop: u64,
+    ) -> Result<Fetched, HttpError> {
         self.exchange(&Request::get(url), range, |open| async move {
             let (head, mut body) = open.response.into_parts();
             if !matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
-                return Err(HttpError::Refused { url: open.url, status: head.status, body: String::new() });
+                return Err(HttpError::Refused {
+                    url: open.url,
+                    status: head.status,
+                    body: String::new(),
+                    retry_after: None,
+                });
             }
             let number = |text: Option<&str>| text.and_then(|t| t.trim().parse::<u64>().ok());
             let header = |name| head.headers.get(name).and_then(|v| v.to_str().ok());
             let length = number(header("content-length"));
-            let whole = number(header("content-range").and_then(|r| r.rsplit('/').next())).or(length);
+            let whole =
+                number(header("content-range").and_then(|r| r.rsplit('/').next())).or(length);
             let (mut bytes, mut hash) = (0u64, Sha256::new());
-            let broken = |bytes, why: String| HttpError::Broken { url: open.url.clone(), bytes, why };
+            let broken = |bytes, why: String| HttpError::Broken {
+                url: open.url.clone(),
+                bytes,
+                why,
+            };
             while bytes < stop {
                 match timeout(SILENCE_LIMIT, body.frame()).await {
                     Ok(None) => break,
@@ -357,7 +468,11 @@ impl Http {
                 return Err(broken(bytes, "fewer bytes than announced".into()));
             }
             let size = whole.unwrap_or(bytes);
-            Ok(Fetched { bytes, size, sha256: (bytes == size).then(|| hex::encode(hash.finalize())) })
+            Ok(Fetched {
+                bytes,
+                size,
+                sha256: (bytes == size).then(|| hex::encode(hash.finalize())),
+            })
         })
         .await
     }
@@ -370,12 +485,16 @@ pub fn join(base: &str, name: &str) -> String {
         return name.to_owned();
     }
     let authority_end = base.find("://").map_or(0, |i| i + 3);
-    let root_end = base[authority_end..].find('/').map_or(base.len(), |i| authority_end + i);
+    let root_end = base[authority_end..]
+        .find('/')
+        .map_or(base.len(), |i| authority_end + i);
     if let Some(absolute) = name.strip_prefix('/') {
         return format!("{}/{absolute}", &base[..root_end]);
     }
     let path = base.split(['?', '#']).next().unwrap_or(base);
-    let dir = path[root_end.min(path.len())..].rfind('/').map_or(root_end, |i| root_end + i);
+    let dir = path[root_end.min(path.len())..]
+        .rfind('/')
+        .map_or(root_end, |i| root_end + i);
     format!("{}/{name}", &path[..dir])
 }
 
@@ -385,9 +504,18 @@ mod tests {
 
     #[test]
     fn names_are_resolved_as_loaders_do() {
-        assert_eq!(join("http://r:5248/ipxe.cfg", "ipxe.cfg-default-i386"), "http://r:5248/ipxe.cfg-default-i386");
-        assert_eq!(join("http://r:5248/images/a/b.efi", "c.efi"), "http://r:5248/images/a/c.efi");
-        assert_eq!(join("http://r:5248/images/b.efi", "/grub/grub.cfg"), "http://r:5248/grub/grub.cfg");
+        assert_eq!(
+            join("http://r:5248/ipxe.cfg", "ipxe.cfg-default-i386"),
+            "http://r:5248/ipxe.cfg-default-i386"
+        );
+        assert_eq!(
+            join("http://r:5248/images/a/b.efi", "c.efi"),
+            "http://r:5248/images/a/c.efi"
+        );
+        assert_eq!(
+            join("http://r:5248/images/b.efi", "/grub/grub.cfg"),
+            "http://r:5248/grub/grub.cfg"
+        );
         assert_eq!(join("http://r:5248", "x"), "http://r:5248/x");
         assert_eq!(join("http://r/x", "http://s/y"), "http://s/y");
     }

@@ -23,8 +23,13 @@ pub fn output(script: &str, hardware: &Hardware, address: Ipv4Addr, cmdline: &st
         "maas-lshw" => lshw(hardware),
         "maas-list-modaliases" => modaliases(hardware),
         "maas-kernel-cmdline" => format!("{cmdline}\n"),
-        "maas-serial-ports" => "serinfo:1.0 driver revision:\n0: uart:16550A port:000003F8 irq:4 (simulated)\n".into(),
-        _ => format!("{script}: nothing was run, {} is a simulated machine\n", hardware.hostname),
+        "maas-serial-ports" => {
+            "serinfo:1.0 driver revision:\n0: uart:16550A port:000003F8 irq:4 (simulated)\n".into()
+        }
+        _ => format!(
+            "{script}: nothing was run, {} is a simulated machine\n",
+            hardware.hostname
+        ),
     }
 }
 
@@ -130,7 +135,11 @@ fn pci(h: &Hardware) -> Value {
 fn networks(h: &Hardware, address: Ipv4Addr) -> Value {
     let none = Value::Null;
     let of = |(n, nic): (usize, &crate::hardware::Nic)| {
-        let addresses = if n == 0 { json!([{ "family": "inet", "address": address.to_string(), "netmask": "24", "scope": "global" }]) } else { json!([]) };
+        let addresses = if n == 0 {
+            json!([{ "family": "inet", "address": address.to_string(), "netmask": "24", "scope": "global" }])
+        } else {
+            json!([])
+        };
         let state = json!({
             "addresses": addresses, "hwaddr": nic.mac.to_string(), "host_name": "", "mtu": 1500, "state": if n % 2 == 0 { "up" } else { "down" },
             "type": "broadcast", "bond": none, "bridge": none, "vlan": none, "ovn": none,
@@ -142,7 +151,8 @@ fn networks(h: &Hardware, address: Ipv4Addr) -> Value {
 }
 
 fn modaliases(h: &Hardware) -> String {
-    let mut out = format!("dmi:bvn{VENDOR}:bvr1.0:bd{FIRMWARE_DATE}:svn{VENDOR}:pnSimulatedmachine:pvr1:\n");
+    let mut out =
+        format!("dmi:bvn{VENDOR}:bvr1.0:bd{FIRMWARE_DATE}:svn{VENDOR}:pnSimulatedmachine:pvr1:\n");
     for _ in &h.nics {
         out.push_str("pci:v00001AF4d00001041sv00001AF4sd00001041bc02sc00i00\n");
     }
@@ -160,7 +170,13 @@ fn lshw(h: &Hardware) -> String {
          <node id=\"memory\" claimed=\"true\" class=\"memory\">\n   <description>System Memory</description>\n   <size units=\"bytes\">{}</size>\n  </node>\n",
         h.hostname, h.serial, h.uuid, h.memory
     );
-    let numbered = |name: &str, n: u32, of: u32| if of > 1 { format!("{name}:{n}") } else { name.to_owned() };
+    let numbered = |name: &str, n: u32, of: u32| {
+        if of > 1 {
+            format!("{name}:{n}")
+        } else {
+            name.to_owned()
+        }
+    };
     // A String takes every write.
     for s in 0..h.sockets {
         write!(
@@ -226,13 +242,31 @@ mod tests {
                 .sum();
             assert_eq!(threads as u32, h.cpu_count());
             assert_eq!(d["resources"]["memory"]["total"], h.memory);
-            assert_eq!(d["resources"]["storage"]["disks"].as_array().unwrap().len(), h.disks.len());
-            assert_eq!(d["resources"]["network"]["cards"][0]["ports"][0]["address"], h.mac().to_string());
-            assert_eq!(d["networks"][&h.nics[0].name]["addresses"][0]["address"], "10.0.0.9");
-            assert_eq!((d["resources"]["system"]["vendor"].as_str(), d["resources"]["system"]["product"].as_str()), (Some(VENDOR), Some(PRODUCT)));
+            assert_eq!(
+                d["resources"]["storage"]["disks"].as_array().unwrap().len(),
+                h.disks.len()
+            );
+            assert_eq!(
+                d["resources"]["network"]["cards"][0]["ports"][0]["address"],
+                h.mac().to_string()
+            );
+            assert_eq!(
+                d["networks"][&h.nics[0].name]["addresses"][0]["address"],
+                "10.0.0.9"
+            );
+            assert_eq!(
+                (
+                    d["resources"]["system"]["vendor"].as_str(),
+                    d["resources"]["system"]["product"].as_str()
+                ),
+                (Some(VENDOR), Some(PRODUCT))
+            );
             let xml = output("maas-lshw", &h, address, "");
             assert_eq!(xml.matches("class=\"network\"").count(), h.nics.len());
-            assert_eq!(xml.matches("<node ").count(), xml.matches("</node>").count());
+            assert_eq!(
+                xml.matches("<node ").count(),
+                xml.matches("</node>").count()
+            );
         }
     }
 }

@@ -87,7 +87,10 @@ impl Machine {
     }
 
     pub(crate) fn faults(&self) -> Vec<Fault> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn set_faults(&self, change: impl FnOnce(&mut Vec<Fault>)) {
@@ -95,11 +98,17 @@ impl Machine {
     }
 
     pub(crate) fn has(&self, fault: &Fault) -> bool {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).contains(fault)
+        self.faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(fault)
     }
 
     pub(crate) fn disk(&self) -> Option<Installed> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.disk
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn write_disk(&self, system: Option<Installed>) {
@@ -108,7 +117,13 @@ impl Machine {
     }
 
     fn wish(&self, on: bool, soft: bool) {
-        self.wish.send_modify(|w| *w = Wish { on, soft, number: w.number.wrapping_add(1) });
+        self.wish.send_modify(|w| {
+            *w = Wish {
+                on,
+                soft,
+                number: w.number.wrapping_add(1),
+            }
+        });
     }
 
     /// A console told the BMC, which has taken note already.
@@ -122,7 +137,9 @@ impl Machine {
             ChassisControl::HardReset if self.wish.borrow().on => self.wish(true, false),
             ChassisControl::PowerDown => self.wish(false, false),
             ChassisControl::SoftShutdown if self.wish.borrow().on => self.wish(true, true),
-            ChassisControl::HardReset | ChassisControl::SoftShutdown | ChassisControl::DiagnosticInterrupt => {}
+            ChassisControl::HardReset
+            | ChassisControl::SoftShutdown
+            | ChassisControl::DiagnosticInterrupt => {}
         }
     }
 
@@ -146,7 +163,11 @@ impl Machine {
             let still = w.number == number || w.soft;
             if still {
                 self.bmc.set_power(false);
-                *w = Wish { on: false, soft: false, number: w.number };
+                *w = Wish {
+                    on: false,
+                    soft: false,
+                    number: w.number,
+                };
             }
             still
         });
@@ -167,7 +188,9 @@ impl Machine {
                 self.enter(Phase::Off, "");
             }
             self.show(|s| s.address = None);
-            let Ok(now) = wish.wait_for(|w| w.on).await.map(|w| *w) else { return };
+            let Ok(now) = wish.wait_for(|w| w.on).await.map(|w| *w) else {
+                return;
+            };
             wish.mark_unchanged();
             count(&self.shared.counting.boots);
             self.show(|s| s.boots += 1);

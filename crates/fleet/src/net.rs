@@ -13,7 +13,12 @@ use crate::state::{Counting, count};
 use crate::wire::{Ear, HeldAddress, Wire};
 
 /// Waits for answers, one after the other; firmware's own are longer (PXE 2.1 §2.2.2: 4, 8, 16, 32 s).
-const WAITS: [Duration; 4] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
+const WAITS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+];
 /// Shortest time between two renewals, whatever the lease says.
 const RENEW_MIN: Duration = Duration::from_secs(1);
 
@@ -60,19 +65,39 @@ pub fn loopback_address(first: Ipv4Addr, index: usize) -> Ipv4Addr {
 }
 
 fn uuid_bytes(hardware: &Hardware) -> [u8; 16] {
-    hex::decode(hardware.uuid.replace('-', "")).ok().and_then(|b| b.try_into().ok()).unwrap_or_default()
+    hex::decode(hardware.uuid.replace('-', ""))
+        .ok()
+        .and_then(|b| b.try_into().ok())
+        .unwrap_or_default()
 }
 
 impl Medium {
     /// Gets an address.
-    pub(crate) async fn up(&self, hardware: &Hardware, speaker: Speaker, counting: &Counting) -> Result<Link, LinkError> {
+    pub(crate) async fn up(
+        &self,
+        hardware: &Hardware,
+        speaker: Speaker,
+        counting: &Counting,
+    ) -> Result<Link, LinkError> {
         match self {
             Self::Loopback { first, .. } => {
                 let address = loopback_address(*first, hardware.index);
-                Ok(Link { address, lease: None, server_card: None, wire: None, _ear: None, _held: None })
+                Ok(Link {
+                    address,
+                    lease: None,
+                    server_card: None,
+                    wire: None,
+                    _ear: None,
+                    _held: None,
+                })
             }
             Self::Cable(wire) => {
-                let client = Client { mac: hardware.mac(), uuid: uuid_bytes(hardware), xid: rand::random(), speaker };
+                let client = Client {
+                    mac: hardware.mac(),
+                    uuid: uuid_bytes(hardware),
+                    xid: rand::random(),
+                    speaker,
+                };
                 let link = lease(wire, &client).await?;
                 count(&counting.leases);
                 Ok(link)
@@ -85,10 +110,16 @@ async fn lease(wire: &Arc<Wire>, client: &Client) -> Result<Link, LinkError> {
     let failed = |e: std::io::Error| LinkError::Interface(e.to_string());
     let mut ear = wire.listen(client.mac);
     for wait in WAITS {
-        wire.broadcast(client.mac, &client.discover()).await.map_err(failed)?;
-        let Some((offer, _)) = answer(&mut ear, client, &[Kind::Offer], wait).await else { continue };
+        wire.broadcast(client.mac, &client.discover())
+            .await
+            .map_err(failed)?;
+        let Some((offer, _)) = answer(&mut ear, client, &[Kind::Offer], wait).await else {
+            continue;
+        };
         for wait in WAITS {
-            wire.broadcast(client.mac, &client.request(&offer)).await.map_err(failed)?;
+            wire.broadcast(client.mac, &client.request(&offer))
+                .await
+                .map_err(failed)?;
             match answer(&mut ear, client, &[Kind::Ack, Kind::Nak], wait).await {
                 Some((ack, card)) if ack.kind == Kind::Ack => {
                     let held = wire.hold(ack.address).map_err(failed)?;
@@ -109,7 +140,12 @@ async fn lease(wire: &Arc<Wire>, client: &Client) -> Result<Link, LinkError> {
     Err(LinkError::NoAnswer)
 }
 
-async fn answer(ear: &mut Ear, client: &Client, kinds: &[Kind], wait: Duration) -> Option<(Reply, Mac)> {
+async fn answer(
+    ear: &mut Ear,
+    client: &Client,
+    kinds: &[Kind],
+    wait: Duration,
+) -> Option<(Reply, Mac)> {
     let until = Instant::now() + wait;
     loop {
         let (reply, card) = timeout_at(until, ear.next()).await.ok().flatten()?;
@@ -122,24 +158,49 @@ async fn answer(ear: &mut Ear, client: &Client, kinds: &[Kind], wait: Duration) 
 impl Link {
     /// A configured address on a cable.
     pub(crate) fn fixed(address: Ipv4Addr, wire: &Arc<Wire>) -> Result<Self, LinkError> {
-        let held = wire.hold(address).map_err(|e| LinkError::Interface(e.to_string()))?;
-        Ok(Self { address, lease: None, server_card: None, wire: Some(Arc::clone(wire)), _ear: None, _held: Some(held) })
+        let held = wire
+            .hold(address)
+            .map_err(|e| LinkError::Interface(e.to_string()))?;
+        Ok(Self {
+            address,
+            lease: None,
+            server_card: None,
+            wire: Some(Arc::clone(wire)),
+            _ear: None,
+            _held: Some(held),
+        })
     }
 
     /// Renews the lease whenever half of it is over; without a lease it just waits. Returns when the server
     /// refuses. Cancel-safe: yes.
     pub(crate) async fn keep(&mut self, hardware: &Hardware, hostname: &str) {
-        let (Some(lease), Some(wire), Some(card)) = (self.lease.clone(), self.wire.clone(), self.server_card) else {
+        let (Some(lease), Some(wire), Some(card)) =
+            (self.lease.clone(), self.wire.clone(), self.server_card)
+        else {
             return std::future::pending().await;
         };
         let half = Duration::from_secs(u64::from(lease.lease_seconds) / 2).max(RENEW_MIN);
         loop {
             sleep(half).await;
-            let speaker = Speaker::System { hostname: hostname.to_owned() };
-            let client = Client { mac: hardware.mac(), uuid: uuid_bytes(hardware), xid: rand::random(), speaker };
+            let speaker = Speaker::System {
+                hostname: hostname.to_owned(),
+            };
+            let client = Client {
+                mac: hardware.mac(),
+                uuid: uuid_bytes(hardware),
+                xid: rand::random(),
+                speaker,
+            };
             let Some(ear) = &mut self._ear else { return };
             // Lost: the next half will do.
-            wire.unicast(client.mac, self.address, (lease.server, card), &client.renew(self.address)).await.ok();
+            wire.unicast(
+                client.mac,
+                self.address,
+                (lease.server, card),
+                &client.renew(self.address),
+            )
+            .await
+            .ok();
             let reply = answer(ear, &client, &[Kind::Ack, Kind::Nak], WAITS[0]).await;
             if reply.is_some_and(|(r, _)| r.kind == Kind::Nak) {
                 tracing::debug!(address = %self.address, "the renewal of a lease was refused");
@@ -160,7 +221,10 @@ mod tests {
         let first = crate::config::LOOPBACK_FIRST;
         let all: BTreeSet<Ipv4Addr> = (0..20_000).map(|i| loopback_address(first, i)).collect();
         assert_eq!(all.len(), 20_000);
-        assert!(all.iter().all(|a| a.is_loopback() && !matches!(a.octets()[3], 0 | 255)));
+        assert!(
+            all.iter()
+                .all(|a| a.is_loopback() && !matches!(a.octets()[3], 0 | 255))
+        );
         assert_eq!(loopback_address(first, 0), first);
         assert_eq!(loopback_address(first, 254), Ipv4Addr::new(127, 1, 1, 1));
     }

@@ -80,21 +80,46 @@ impl Preseed {
             return Err(NotCloudConfig);
         }
         let text: Text = serde_saphyr::from_str(text).map_err(|_| NotCloudConfig)?;
-        let section = text.datasource.and_then(|mut d| d.remove("MAAS")).flatten().unwrap_or_default();
-        let metadata_url = section.metadata_url.map(|u| if u.ends_with('/') { u } else { format!("{u}/") });
-        let credentials = match (section.consumer_key, section.token_key, section.token_secret) {
-            (Some(consumer_key), Some(token_key), Some(token_secret)) if !token_secret.is_empty() => {
-                Some(Credentials { consumer_key, token_key, token_secret })
+        let section = text
+            .datasource
+            .and_then(|mut d| d.remove("MAAS"))
+            .flatten()
+            .unwrap_or_default();
+        let metadata_url = section
+            .metadata_url
+            .map(|u| if u.ends_with('/') { u } else { format!("{u}/") });
+        let credentials = match (
+            section.consumer_key,
+            section.token_key,
+            section.token_secret,
+        ) {
+            (Some(consumer_key), Some(token_key), Some(token_secret))
+                if !token_secret.is_empty() =>
+            {
+                Some(Credentials {
+                    consumer_key,
+                    token_key,
+                    token_secret,
+                })
             }
             _ => None,
         };
-        let endpoint = text.reporting.and_then(|mut r| r.remove("maas")).flatten().and_then(|r| r.endpoint);
+        let endpoint = text
+            .reporting
+            .and_then(|mut r| r.remove("maas"))
+            .flatten()
+            .and_then(|r| r.endpoint);
         let power_state = match text.power_state.and_then(|p| p.mode).as_deref() {
             Some("poweroff" | "halt") => Some(PowerState::PowerOff),
             Some("reboot") => Some(PowerState::Reboot),
             _ => None,
         };
-        Ok(Self { metadata_url, credentials, endpoint, power_state })
+        Ok(Self {
+            metadata_url,
+            credentials,
+            endpoint,
+            power_state,
+        })
     }
 
     /// What a later file says wins, as cloud-init merges the files of `cloud.cfg.d`.
@@ -113,7 +138,8 @@ impl Preseed {
 #[must_use]
 pub fn has_script(user_data: &str) -> bool {
     let lower = user_data.to_ascii_lowercase();
-    user_data.starts_with("#!") || (lower.contains("content-type: multipart/") && lower.contains("text/x-shellscript"))
+    user_data.starts_with("#!")
+        || (lower.contains("content-type: multipart/") && lower.contains("text/x-shellscript"))
 }
 
 #[cfg(test)]
@@ -125,20 +151,42 @@ mod tests {
         let text = "#cloud-config\ndatasource:\n  MAAS: {consumer_key: ck, metadata_url: 'http://r:5248/MAAS/metadata', token_key: tk, token_secret: ts}\n\
             reporting:\n  maas: {type: webhook, endpoint: 'http://r:5248/MAAS/metadata/status/abc'}\npower_state: {delay: now, mode: poweroff}\n";
         let p = Preseed::parse(text).unwrap();
-        assert_eq!(p.metadata_url.as_deref(), Some("http://r:5248/MAAS/metadata/"));
+        assert_eq!(
+            p.metadata_url.as_deref(),
+            Some("http://r:5248/MAAS/metadata/")
+        );
         assert_eq!(p.credentials.as_ref().unwrap().token_secret, "ts");
-        assert_eq!(p.endpoint.as_deref(), Some("http://r:5248/MAAS/metadata/status/abc"));
+        assert_eq!(
+            p.endpoint.as_deref(),
+            Some("http://r:5248/MAAS/metadata/status/abc")
+        );
         assert_eq!(p.power_state, Some(PowerState::PowerOff));
-        let enlist = Preseed::parse("#cloud-config\ndatasource:\n  MAAS:\n    metadata_url: http://r/MAAS/metadata/\n").unwrap();
-        assert_eq!((enlist.credentials.clone(), enlist.power_state), (None, None));
-        assert_eq!(Preseed::parse("power_state: {mode: reboot}").unwrap().over(p.clone()), Preseed { power_state: Some(PowerState::Reboot), ..p });
+        let enlist = Preseed::parse(
+            "#cloud-config\ndatasource:\n  MAAS:\n    metadata_url: http://r/MAAS/metadata/\n",
+        )
+        .unwrap();
+        assert_eq!(
+            (enlist.credentials.clone(), enlist.power_state),
+            (None, None)
+        );
+        assert_eq!(
+            Preseed::parse("power_state: {mode: reboot}")
+                .unwrap()
+                .over(p.clone()),
+            Preseed {
+                power_state: Some(PowerState::Reboot),
+                ..p
+            }
+        );
         assert_eq!(Preseed::parse("a: ["), Err(NotCloudConfig));
     }
 
     #[test]
     fn programs_in_user_data_are_found() {
         assert!(has_script("#!/bin/sh\ntrue\n"));
-        assert!(has_script("Content-Type: multipart/mixed; boundary=\"x\"\n\n--x\nContent-Type: text/x-shellscript; charset=\"utf-8\"\n"));
+        assert!(has_script(
+            "Content-Type: multipart/mixed; boundary=\"x\"\n\n--x\nContent-Type: text/x-shellscript; charset=\"utf-8\"\n"
+        ));
         assert!(!has_script("#cloud-config\n{}\n"));
     }
 }

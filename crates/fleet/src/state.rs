@@ -37,7 +37,13 @@ impl Phase {
     #[must_use]
     pub const fn hears_shutdown(self) -> bool {
         match self {
-            Self::Ephemeral | Self::Enlisting | Self::Scripts | Self::Installing | Self::Starting | Self::Running | Self::Rescue => true,
+            Self::Ephemeral
+            | Self::Enlisting
+            | Self::Scripts
+            | Self::Installing
+            | Self::Starting
+            | Self::Running
+            | Self::Rescue => true,
             Self::Off | Self::Firmware | Self::Loader | Self::Kernel | Self::Stuck => false,
         }
     }
@@ -62,7 +68,14 @@ pub struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self { phase: Phase::Off, detail: String::new(), boots: 0, system_id: None, address: None, installed: None }
+        Self {
+            phase: Phase::Off,
+            detail: String::new(),
+            boots: 0,
+            system_id: None,
+            address: None,
+            installed: None,
+        }
     }
 }
 

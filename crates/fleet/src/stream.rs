@@ -8,7 +8,9 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use wire_simplestreams::StreamPath;
-use wire_simplestreams::writer::{self, FileFacts, Form, Image, ImageFile, PublishError, product_name};
+use wire_simplestreams::writer::{
+    self, FileFacts, Form, Image, ImageFile, PublishError, product_name,
+};
 
 /// The operating system of the images.
 pub const OSYSTEM: &str = "simulated";
@@ -61,7 +63,11 @@ pub fn write(dir: &Path) -> Result<(), StreamError> {
         ("boot-kernel", "boot-kernel", content("kernel")),
         ("boot-initrd", "boot-initrd", content("initrd")),
         ("squashfs", "squashfs", content("ephemeral root")),
-        ("root-tgz", "root.tgz", root_tgz().map_err(StreamError::Write)?),
+        (
+            "root-tgz",
+            "root.tgz",
+            root_tgz().map_err(StreamError::Write)?,
+        ),
     ];
     let mut described = Vec::new();
     for (ftype, name, bytes) in files {
@@ -75,7 +81,12 @@ pub fn write(dir: &Path) -> Result<(), StreamError> {
             extra: BTreeMap::new(),
         });
     }
-    let extra = [("release_title", "Simulated system"), ("version", "1"), ("support_eol", "2099-12-31"), ("kflavor", "generic")];
+    let extra = [
+        ("release_title", "Simulated system"),
+        ("version", "1"),
+        ("support_eol", "2099-12-31"),
+        ("kflavor", "generic"),
+    ];
     let image = Image {
         product: product_name("com.example.steelyard:simulated", "1", "amd64", "generic"),
         os: OSYSTEM.into(),
@@ -89,15 +100,33 @@ pub fn write(dir: &Path) -> Result<(), StreamError> {
         version: VERSION.into(),
         files: described,
     };
-    let documents = writer::publish("com.example.steelyard:simulated", UPDATED, &[image], Form::Plain).map_err(StreamError::Publish)?;
-    put(dir, documents.products_path.as_str(), documents.products.as_bytes())?;
+    let documents = writer::publish(
+        "com.example.steelyard:simulated",
+        UPDATED,
+        &[image],
+        Form::Plain,
+    )
+    .map_err(StreamError::Publish)?;
+    put(
+        dir,
+        documents.products_path.as_str(),
+        documents.products.as_bytes(),
+    )?;
     // The index last: who finds it finds everything.
-    put(dir, documents.index_path.as_str(), documents.index.as_bytes())
+    put(
+        dir,
+        documents.index_path.as_str(),
+        documents.index.as_bytes(),
+    )
 }
 
 fn put(dir: &Path, path: &str, bytes: &[u8]) -> Result<(), StreamError> {
     let to = dir.join(path);
-    let written = to.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::File::create(&to)).and_then(|mut f| f.write_all(bytes));
+    let written = to
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::File::create(&to))
+        .and_then(|mut f| f.write_all(bytes));
     written.map_err(StreamError::Write)
 }
 
@@ -111,16 +140,31 @@ mod tests {
     fn the_stream_holds_one_image_that_boots_and_installs() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path()).unwrap();
-        let text = std::fs::read_to_string(dir.path().join("streams/v1/com.example.steelyard:simulated.json")).unwrap();
+        let text = std::fs::read_to_string(
+            dir.path()
+                .join("streams/v1/com.example.steelyard:simulated.json"),
+        )
+        .unwrap();
         let flat = ProductsDocument::parse(&text).unwrap().flatten().unwrap();
         assert_eq!(flat.skipped, vec![]);
-        let [product] = &flat.products[..] else { panic!("{} products", flat.products.len()) };
-        assert_eq!((product.os.as_str(), product.release.as_str()), (OSYSTEM, RELEASE));
+        let [product] = &flat.products[..] else {
+            panic!("{} products", flat.products.len())
+        };
+        assert_eq!(
+            (product.os.as_str(), product.release.as_str()),
+            (OSYSTEM, RELEASE)
+        );
         let version = product.newest().unwrap();
         assert_eq!(version.items.len(), 4);
         for item in &version.items {
             let bytes = std::fs::read(dir.path().join(item.path.as_str())).unwrap();
-            assert_eq!(FileFacts::of(&bytes[..]).unwrap(), FileFacts { sha256: item.sha256.clone(), size: item.size });
+            assert_eq!(
+                FileFacts::of(&bytes[..]).unwrap(),
+                FileFacts {
+                    sha256: item.sha256.clone(),
+                    size: item.size
+                }
+            );
         }
     }
 }

@@ -33,7 +33,13 @@ impl TftpError {
     /// Whether the server said that there is no such file.
     #[must_use]
     pub const fn is_missing(&self) -> bool {
-        matches!(self, Self::Fetch { cause: FetchError::Server { .. }, .. })
+        matches!(
+            self,
+            Self::Fetch {
+                cause: FetchError::Server { .. },
+                ..
+            }
+        )
     }
 }
 
@@ -41,8 +47,16 @@ impl TftpError {
 ///
 /// # Errors
 /// [`TftpError`].
-pub async fn probe(local: Ipv4Addr, server: Ipv4Addr, path: &str) -> Result<Option<u64>, TftpError> {
-    let options = FetchOptions { size: SizeQuestion::ProbeOnly, blksize: Some(BLKSIZE), ..FetchOptions::default() };
+pub async fn probe(
+    local: Ipv4Addr,
+    server: Ipv4Addr,
+    path: &str,
+) -> Result<Option<u64>, TftpError> {
+    let options = FetchOptions {
+        size: SizeQuestion::ProbeOnly,
+        blksize: Some(BLKSIZE),
+        ..FetchOptions::default()
+    };
     match run(local, server, path, options).await? {
         End::Probed(size) => Ok(size),
         End::File(file) => Ok(Some(file.len() as u64)),
@@ -54,7 +68,11 @@ pub async fn probe(local: Ipv4Addr, server: Ipv4Addr, path: &str) -> Result<Opti
 /// # Errors
 /// [`TftpError`].
 pub async fn fetch(local: Ipv4Addr, server: Ipv4Addr, path: &str) -> Result<Vec<u8>, TftpError> {
-    let options = FetchOptions { size: SizeQuestion::Ask, blksize: Some(BLKSIZE), ..FetchOptions::default() };
+    let options = FetchOptions {
+        size: SizeQuestion::Ask,
+        blksize: Some(BLKSIZE),
+        ..FetchOptions::default()
+    };
     match run(local, server, path, options).await? {
         End::File(file) => Ok(file),
         // Not asked for.
@@ -67,8 +85,15 @@ enum End {
     Probed(Option<u64>),
 }
 
-async fn run(local: Ipv4Addr, server: Ipv4Addr, path: &str, options: FetchOptions) -> Result<End, TftpError> {
-    let socket = UdpSocket::bind(SocketAddrV4::new(local, 0)).await.map_err(TftpError::Socket)?;
+async fn run(
+    local: Ipv4Addr,
+    server: Ipv4Addr,
+    path: &str,
+    options: FetchOptions,
+) -> Result<End, TftpError> {
+    let socket = UdpSocket::bind(SocketAddrV4::new(local, 0))
+        .await
+        .map_err(TftpError::Socket)?;
     let mut server: SocketAddr = SocketAddrV4::new(server, PORT).into();
     let mut settled = false;
     let (mut fetch, mut actions) = Fetch::start(path, options, Instant::now());
@@ -85,7 +110,12 @@ async fn run(local: Ipv4Addr, server: Ipv4Addr, path: &str, options: FetchOption
                 FetchAction::Deliver(bytes) => file.extend_from_slice(&bytes),
                 FetchAction::Done(_) => end = Some(Ok(())),
                 FetchAction::Probed(size) => return Ok(End::Probed(size)),
-                FetchAction::Failed(cause) => end = Some(Err(TftpError::Fetch { path: path.to_owned(), cause })),
+                FetchAction::Failed(cause) => {
+                    end = Some(Err(TftpError::Fetch {
+                        path: path.to_owned(),
+                        cause,
+                    }))
+                }
             }
         }
         match end {
@@ -94,7 +124,10 @@ async fn run(local: Ipv4Addr, server: Ipv4Addr, path: &str, options: FetchOption
             None => {}
         }
         let Some(deadline) = fetch.deadline() else {
-            return Err(TftpError::Fetch { path: path.to_owned(), cause: FetchError::NoAnswer });
+            return Err(TftpError::Fetch {
+                path: path.to_owned(),
+                cause: FetchError::NoAnswer,
+            });
         };
         actions = tokio::select! {
             received = socket.recv_from(&mut datagram) => match received {

@@ -8,14 +8,26 @@ use std::time::{Duration, Instant};
 use fleet::{BmcFault, Fleet, FleetConfig, Network, Phase};
 use support::{LIMIT, Role, World};
 use tokio::net::UdpSocket;
-use wire_ipmi::client::{Action, BootOnce, BootType, Client, Config, Goal, Input, IpmiError, OffMode, Outcome, Timing};
+use wire_ipmi::client::{
+    Action, BootOnce, BootType, Client, Config, Goal, Input, IpmiError, OffMode, Outcome, Timing,
+};
 use wire_ipmi::command::{BootDevice, Power};
 
 async fn call(address: SocketAddr, password: &str, goal: Goal) -> Result<Outcome, IpmiError> {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.connect(address).await.unwrap();
-    let timing = Timing { first: Duration::from_millis(100), ceiling: Duration::from_millis(200), tries: 3, total: Duration::from_secs(10) };
-    let config = Config { user: b"maas".to_vec(), password: password.into(), timing, ..Config::default() };
+    let timing = Timing {
+        first: Duration::from_millis(100),
+        ceiling: Duration::from_millis(200),
+        tries: 3,
+        total: Duration::from_secs(10),
+    };
+    let config = Config {
+        user: b"maas".to_vec(),
+        password: password.into(),
+        timing,
+        ..Config::default()
+    };
     let mut client = Client::new(config, goal, rand::random()).unwrap();
     let mut actions = client.handle(Input::Start, Instant::now());
     let mut buffer = [0; 2048];
@@ -27,7 +39,9 @@ async fn call(address: SocketAddr, password: &str, goal: Goal) -> Result<Outcome
                 Action::Done(result) => return result,
             }
         }
-        let at = client.next_timeout().expect("a client at work has a time limit");
+        let at = client
+            .next_timeout()
+            .expect("a client at work has a time limit");
         actions = tokio::select! {
             received = socket.recv(&mut buffer) => match received {
                 Ok(n) => client.handle(Input::Packet(&buffer[..n]), Instant::now()),
@@ -39,15 +53,22 @@ async fn call(address: SocketAddr, password: &str, goal: Goal) -> Result<Outcome
 }
 
 async fn a_fleet(world: &World) -> Fleet {
-    Fleet::start(FleetConfig::new(2, Network::loopback(world.address))).await.unwrap()
+    Fleet::start(FleetConfig::new(2, Network::loopback(world.address)))
+        .await
+        .unwrap()
 }
 
 async fn power(fleet: &Fleet) -> Power {
-    let outcome = call(fleet.bmc(0).address(), "simulated", Goal::Status).await.unwrap();
+    let outcome = call(fleet.bmc(0).address(), "simulated", Goal::Status)
+        .await
+        .unwrap();
     outcome.status.expect("a question about power").power
 }
 
-const PXE: Option<BootOnce> = Some(BootOnce { device: BootDevice::Pxe, boot_type: BootType::Auto });
+const PXE: Option<BootOnce> = Some(BootOnce {
+    device: BootDevice::Pxe,
+    boot_type: BootType::Auto,
+});
 
 #[tokio::test]
 async fn power_commands_drive_the_machine() {
@@ -55,15 +76,32 @@ async fn power_commands_drive_the_machine() {
     let fleet = a_fleet(&world).await;
     let address = fleet.bmc(0).address();
     assert_eq!(power(&fleet).await, Power::Off);
-    call(address, "simulated", Goal::On { boot: PXE }).await.unwrap();
+    call(address, "simulated", Goal::On { boot: PXE })
+        .await
+        .unwrap();
     let state = fleet.wait_phase(0, Phase::Running, LIMIT).await.unwrap();
     assert_eq!((state.boots, power(&fleet).await), (2, Power::On));
     // On again changes nothing; a cycle is a new boot.
-    call(address, "simulated", Goal::On { boot: None }).await.unwrap();
-    call(address, "simulated", Goal::Cycle { boot: None }).await.unwrap();
-    fleet.wait(0, LIMIT, |s| s.phase == Phase::Running && s.boots == 3).await.unwrap();
+    call(address, "simulated", Goal::On { boot: None })
+        .await
+        .unwrap();
+    call(address, "simulated", Goal::Cycle { boot: None })
+        .await
+        .unwrap();
+    fleet
+        .wait(0, LIMIT, |s| s.phase == Phase::Running && s.boots == 3)
+        .await
+        .unwrap();
     // Asked to shut down, the running system does.
-    call(address, "simulated", Goal::Off { mode: OffMode::Soft }).await.unwrap();
+    call(
+        address,
+        "simulated",
+        Goal::Off {
+            mode: OffMode::Soft,
+        },
+    )
+    .await
+    .unwrap();
     fleet.wait_phase(0, Phase::Off, LIMIT).await.unwrap();
     assert_eq!(power(&fleet).await, Power::Off);
     assert_eq!(fleet.state(1).boots, 0, "the other machine was not asked");
@@ -76,10 +114,19 @@ async fn a_bmc_with_a_fault_behaves_so_and_heals() {
     let address = fleet.bmc(0).address();
     fleet.inject_bmc(0, BmcFault::OtherPassword);
     let error = call(address, "simulated", Goal::Status).await.unwrap_err();
-    assert!(matches!(error, IpmiError::WrongPassword { .. }), "{error:?}");
+    assert!(
+        matches!(error, IpmiError::WrongPassword { .. }),
+        "{error:?}"
+    );
     fleet.inject_bmc(0, BmcFault::Silent);
     let error = call(address, "simulated", Goal::Status).await.unwrap_err();
-    assert!(matches!(error, IpmiError::NoAnswer { .. } | IpmiError::OutOfTime { .. }), "{error:?}");
+    assert!(
+        matches!(
+            error,
+            IpmiError::NoAnswer { .. } | IpmiError::OutOfTime { .. }
+        ),
+        "{error:?}"
+    );
     fleet.inject_bmc(0, BmcFault::Slow(Duration::from_millis(20)));
     assert_eq!(power(&fleet).await, Power::Off);
     fleet.heal(0);

@@ -10,8 +10,16 @@ use fleet::{Fault, Fleet, FleetConfig, Network, Phase};
 use support::{LIMIT, Role, World};
 
 async fn a_fleet(world: &World, count: usize) -> Fleet {
-    let patience = Patience { first: Duration::from_millis(10), most: Duration::from_millis(100), limit: Duration::from_secs(2) };
-    let config = FleetConfig { patience, boot_tries: 2, ..FleetConfig::new(count, Network::loopback(world.address)) };
+    let patience = Patience {
+        first: Duration::from_millis(10),
+        most: Duration::from_millis(100),
+        limit: Duration::from_secs(2),
+    };
+    let config = FleetConfig {
+        patience,
+        boot_tries: 2,
+        ..FleetConfig::new(count, Network::loopback(world.address))
+    };
     Fleet::start(config).await.unwrap()
 }
 
@@ -19,7 +27,10 @@ async fn a_fleet(world: &World, count: usize) -> Fleet {
 fn in_order(calls: &[String], wanted: &[&str]) {
     let mut rest = calls.iter();
     for w in wanted {
-        assert!(rest.any(|c| c.starts_with(w)), "{w} is missing, or too early, in {calls:#?}");
+        assert!(
+            rest.any(|c| c.starts_with(w)),
+            "{w} is missing, or too early, in {calls:#?}"
+        );
     }
 }
 
@@ -28,7 +39,10 @@ async fn an_unknown_machine_introduces_itself_is_commissioned_and_switches_off()
     let world = World::start(Role::Unknown).await;
     let fleet = a_fleet(&world, 1).await;
     fleet.press(0);
-    fleet.wait(0, LIMIT, |s| s.phase == Phase::Off && s.boots == 1).await.unwrap();
+    fleet
+        .wait(0, LIMIT, |s| s.phase == Phase::Off && s.boots == 1)
+        .await
+        .unwrap();
     assert!(!fleet.bmc(0).is_on());
     assert_eq!(fleet.state(0).system_id.as_deref(), Some("abc"));
     let mac = fleet.hardware(0).mac().dashed();
@@ -52,16 +66,33 @@ async fn an_unknown_machine_introduces_itself_is_commissioned_and_switches_off()
             "POST /MAAS/metadata/status/abc",
         ],
     );
-    assert_eq!(world.posted("mac_addresses"), [fleet.hardware(0).mac_list()]);
+    assert_eq!(
+        world.posted("mac_addresses"),
+        [fleet.hardware(0).mac_list()]
+    );
     // One at a time first, then those that may run together; each started, then with its result.
-    assert_eq!(world.posted("status"), ["COMMISSIONING", "WORKING", "WORKING", "WORKING", "WORKING", "OK"]);
+    assert_eq!(
+        world.posted("status"),
+        [
+            "COMMISSIONING",
+            "WORKING",
+            "WORKING",
+            "WORKING",
+            "WORKING",
+            "OK"
+        ]
+    );
     assert_eq!(world.posted("script_result_id"), ["1", "1", "2", "2"]);
-    let inventory: serde_json::Value = serde_json::from_str(&world.posted("50-maas-01-commissioning")[0]).unwrap();
+    let inventory: serde_json::Value =
+        serde_json::from_str(&world.posted("50-maas-01-commissioning")[0]).unwrap();
     assert_eq!(inventory["resources"]["system"]["vendor"], "Steelyard");
     let address = IpAddr::from(Ipv4Addr::new(127, 1, 0, 1));
     assert!(world.seen().iter().all(|s| s.from == address));
     let counters = fleet.counters();
-    assert_eq!((counters.boots, counters.enlistments, counters.scripts), (1, 1, 2));
+    assert_eq!(
+        (counters.boots, counters.enlistments, counters.scripts),
+        (1, 1, 2)
+    );
     fleet.stop().await;
 }
 
@@ -88,8 +119,15 @@ async fn a_machine_is_installed_and_comes_back_from_its_disk() {
         ],
     );
     // The installed system speaks from its own address, with the credentials of the plan.
-    let last = world.seen().into_iter().rfind(|s| s.target.ends_with("/user-data")).unwrap();
-    assert_eq!((last.from, last.signed), (IpAddr::from(Ipv4Addr::new(127, 1, 200, 7)), true));
+    let last = world
+        .seen()
+        .into_iter()
+        .rfind(|s| s.target.ends_with("/user-data"))
+        .unwrap();
+    assert_eq!(
+        (last.from, last.signed),
+        (IpAddr::from(Ipv4Addr::new(127, 1, 200, 7)), true)
+    );
     assert_eq!(fleet.counters().installations, 1);
     fleet.stop().await;
 }
@@ -101,7 +139,11 @@ async fn an_altered_image_is_reported_and_not_installed() {
     let fleet = a_fleet(&world, 1).await;
     fleet.press(0);
     let state = fleet.wait_phase(0, Phase::Stuck, LIMIT).await.unwrap();
-    assert!(state.detail.contains("extract-image failed: altered image"), "{}", state.detail);
+    assert!(
+        state.detail.contains("extract-image failed: altered image"),
+        "{}",
+        state.detail
+    );
     assert_eq!(state.installed, None);
     assert_eq!(world.posted("status"), ["FAILED"]);
     assert!(!world.posted("op").contains(&"netboot_off".to_owned()));
@@ -110,13 +152,48 @@ async fn an_altered_image_is_reported_and_not_installed() {
 #[tokio::test]
 async fn each_fault_stops_a_machine_at_its_place() {
     let cases = [
-        (Role::Commissioning, Fault::StopBeforeRequest, "", "before its first request"),
-        (Role::Commissioning, Fault::WrongLoader, "GET /bootx64.efi", "loader"),
-        (Role::Commissioning, Fault::StopAfterLoader, "GET /ipxe.cfg", "loader hangs"),
-        (Role::Commissioning, Fault::StopDuringKernel, "GET /images/kernel", "kernel"),
-        (Role::Commissioning, Fault::NoMetadataRoute, "GET /images/squashfs", "no route"),
-        (Role::Commissioning, Fault::RefusedCredentials, "GET /MAAS/metadata/2012-03-01/meta-data/instance-id", "401"),
-        (Role::Deploying, Fault::StopDuringImage, "GET /images/root", "image"),
+        (
+            Role::Commissioning,
+            Fault::StopBeforeRequest,
+            "",
+            "before its first request",
+        ),
+        (
+            Role::Commissioning,
+            Fault::WrongLoader,
+            "GET /bootx64.efi",
+            "loader",
+        ),
+        (
+            Role::Commissioning,
+            Fault::StopAfterLoader,
+            "GET /ipxe.cfg",
+            "loader hangs",
+        ),
+        (
+            Role::Commissioning,
+            Fault::StopDuringKernel,
+            "GET /images/kernel",
+            "kernel",
+        ),
+        (
+            Role::Commissioning,
+            Fault::NoMetadataRoute,
+            "GET /images/squashfs",
+            "no route",
+        ),
+        (
+            Role::Commissioning,
+            Fault::RefusedCredentials,
+            "GET /MAAS/metadata/2012-03-01/meta-data/instance-id",
+            "401",
+        ),
+        (
+            Role::Deploying,
+            Fault::StopDuringImage,
+            "GET /images/root",
+            "image",
+        ),
         (Role::Deploying, Fault::NoReturn, "GET /ipxe.cfg-", "reboot"),
     ];
     for (role, fault, last, why) in cases {
@@ -124,12 +201,22 @@ async fn each_fault_stops_a_machine_at_its_place() {
         let fleet = a_fleet(&world, 1).await;
         fleet.inject(0, fault.clone());
         fleet.press(0);
-        let state = fleet.wait_phase(0, Phase::Stuck, LIMIT).await.unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+        let state = fleet
+            .wait_phase(0, Phase::Stuck, LIMIT)
+            .await
+            .unwrap_or_else(|e| panic!("{fault:?}: {e}"));
         assert!(state.detail.contains(why), "{fault:?}: {}", state.detail);
         let calls = world.calls();
         // The last thing that is not an event.
-        let seen = calls.iter().rfind(|c| !c.contains("/status/")).cloned().unwrap_or_default();
-        assert!(seen.starts_with(last) && last.is_empty() == seen.is_empty(), "{fault:?}: {seen}");
+        let seen = calls
+            .iter()
+            .rfind(|c| !c.contains("/status/"))
+            .cloned()
+            .unwrap_or_default();
+        assert!(
+            seen.starts_with(last) && last.is_empty() == seen.is_empty(),
+            "{fault:?}: {seen}"
+        );
         assert!(fleet.bmc(0).is_on(), "a machine that hangs has power");
         // Healed and switched off and on, it goes its way.
         fleet.heal(0);
@@ -137,7 +224,10 @@ async fn each_fault_stops_a_machine_at_its_place() {
         fleet.pull(0);
         fleet.wait_phase(0, Phase::Off, LIMIT).await.unwrap();
         fleet.press(0);
-        fleet.wait(0, LIMIT, |s| s.phase == Phase::Off && s.boots > state.boots).await.unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+        fleet
+            .wait(0, LIMIT, |s| s.phase == Phase::Off && s.boots > state.boots)
+            .await
+            .unwrap_or_else(|e| panic!("{fault:?}: {e}"));
         fleet.stop().await;
     }
 }
@@ -146,11 +236,23 @@ async fn each_fault_stops_a_machine_at_its_place() {
 async fn a_failed_script_is_reported_with_its_exit_status() {
     let world = World::start(Role::Commissioning).await;
     let fleet = a_fleet(&world, 1).await;
-    fleet.inject(0, Fault::ScriptFails { script: "maas-lshw".into(), exit_status: 7 });
+    fleet.inject(
+        0,
+        Fault::ScriptFails {
+            script: "maas-lshw".into(),
+            exit_status: 7,
+        },
+    );
     fleet.press(0);
-    fleet.wait(0, LIMIT, |s| s.phase == Phase::Off && s.boots == 1).await.unwrap();
+    fleet
+        .wait(0, LIMIT, |s| s.phase == Phase::Off && s.boots == 1)
+        .await
+        .unwrap();
     assert_eq!(world.posted("exit_status"), ["0", "7"]);
-    assert_eq!(world.posted("status").last().map(String::as_str), Some("FAILED"));
+    assert_eq!(
+        world.posted("status").last().map(String::as_str),
+        Some("FAILED")
+    );
 }
 
 #[tokio::test]
@@ -181,7 +283,13 @@ async fn a_machine_whose_rack_is_away_boots_its_disk_or_stays_stuck() {
     fleet.wipe(0);
     fleet.press(0);
     let state = fleet.wait_phase(0, Phase::Stuck, LIMIT).await.unwrap();
-    assert!(state.detail.starts_with("no boot device: no answer from http://"), "{}", state.detail);
+    assert!(
+        state
+            .detail
+            .starts_with("no boot device: no answer from http://"),
+        "{}",
+        state.detail
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,7 +298,10 @@ async fn hundreds_of_machines_live_at_once() {
     let fleet = a_fleet(&world, 300).await;
     fleet.press_all(Duration::ZERO).await;
     for i in 0..fleet.len() {
-        fleet.wait(i, LIMIT, |s| s.phase == Phase::Off && s.boots == 1).await.unwrap();
+        fleet
+            .wait(i, LIMIT, |s| s.phase == Phase::Off && s.boots == 1)
+            .await
+            .unwrap();
     }
     assert_eq!(fleet.counters().scripts, 600);
     fleet.stop().await;

@@ -37,7 +37,8 @@ pub(super) async fn run(b: &Booted<'_>, preseed: &Preseed) -> Stage<Done> {
         b.m.show(|s| s.system_id = Some(id.text().trim().to_owned()));
     }
     let answer = cloud.get("agent-work").await?;
-    let work: Work = serde_json::from_slice(&answer.body).map_err(|_| End::Stuck("the agent does not understand its work order".into()))?;
+    let work: Work = serde_json::from_slice(&answer.body)
+        .map_err(|_| End::Stuck("the agent does not understand its work order".into()))?;
     match work {
         Work::Scripts => {
             scripts::run_all(b, &cloud).await?;
@@ -45,7 +46,9 @@ pub(super) async fn run(b: &Booted<'_>, preseed: &Preseed) -> Stage<Done> {
         }
         Work::Install(plan) => install::run(b, cloud, &plan).await.map(Done::Ended),
         Work::Rescue => {
-            cloud.signal("OK", "rescue mode: the machine stays up").await?;
+            cloud
+                .signal("OK", "rescue mode: the machine stays up")
+                .await?;
             Ok(Done::Rescue)
         }
         Work::Nothing => {
@@ -59,16 +62,30 @@ async fn enlist(b: &Booted<'_>, cloud: &Cloud) -> Stage<Done> {
     let (m, hardware) = (b.m, &b.m.hardware);
     let config = &m.shared.config;
     m.enter(Phase::Enlisting, "introducing itself");
-    let site = cloud.base().rfind("/metadata/").map_or(cloud.base(), |at| &cloud.base()[..=at]);
+    let site = cloud
+        .base()
+        .rfind("/metadata/")
+        .map_or(cloud.base(), |at| &cloud.base()[..=at]);
     let machines = format!("{site}api/2.0/machines/");
-    let asked = format!("{machines}?op=is_registered&mac_address={}", quote(&hardware.mac_list()));
-    let known = cloud.http().deliver(&Request::get(asked), config.patience).await?;
+    let asked = format!(
+        "{machines}?op=is_registered&mac_address={}",
+        quote(&hardware.mac_list())
+    );
+    let known = cloud
+        .http()
+        .deliver(&Request::get(asked), config.patience)
+        .await?;
     if serde_json::from_slice::<Value>(&known.body).ok() == Some(Value::Bool(true)) {
         return Ok(Done::Ended(End::PowerOff));
     }
     let power = match cloud.get("maas-scripts").await {
         Ok(archive) => scripts::finds_bmc(&archive.body).then(|| power_parameters(b)),
-        Err(e) if e.status().is_some_and(|s| matches!(s.as_u16(), 401 | 403 | 404)) => None,
+        Err(e)
+            if e.status()
+                .is_some_and(|s| matches!(s.as_u16(), 401 | 403 | 404)) =>
+        {
+            None
+        }
         Err(e) => return Err(e.into()),
     };
     let mut fields = vec![
@@ -90,12 +107,19 @@ async fn enlist(b: &Booted<'_>, cloud: &Cloud) -> Stage<Done> {
     count(&m.shared.counting.enlistments);
     m.show(|s| s.system_id = Some(id.clone()));
 
-    let preseed = own_preseed(b, cloud, &format!("{}latest/by-id/{id}/?op=get_preseed", cloud.base())).await?;
+    let preseed = own_preseed(
+        b,
+        cloud,
+        &format!("{}latest/by-id/{id}/?op=get_preseed", cloud.base()),
+    )
+    .await?;
     if preseed.credentials.is_none() {
         return stuck("the preseed of the new machine has no key");
     }
     let cloud = Cloud::new(m, cloud.http().clone(), &preseed)?;
-    cloud.signal("COMMISSIONING", "enlisted; commissioning begins").await?;
+    cloud
+        .signal("COMMISSIONING", "enlisted; commissioning begins")
+        .await?;
     scripts::run_all(b, &cloud).await?;
     Ok(Done::Enlisted(preseed))
 }
@@ -105,7 +129,9 @@ async fn own_preseed(b: &Booted<'_>, cloud: &Cloud, url: &str) -> Stage<Preseed>
     let patience = b.m.shared.config.patience;
     for tries in 1.. {
         match cloud.http().deliver(&Request::get(url), patience).await {
-            Ok(answer) => return Preseed::parse(&answer.text()).map_err(|e| End::Stuck(e.to_string())),
+            Ok(answer) => {
+                return Preseed::parse(&answer.text()).map_err(|e| End::Stuck(e.to_string()));
+            }
             Err(e) if not_yet(&e) && tries < PRESEED_TRIES => sleep(patience.first).await,
             Err(e) => return Err(e.into()),
         }
@@ -114,7 +140,8 @@ async fn own_preseed(b: &Booted<'_>, cloud: &Cloud, url: &str) -> Stage<Preseed>
 }
 
 fn not_yet(e: &HttpError) -> bool {
-    e.status().is_some_and(|s| matches!(s.as_u16(), 401 | 403 | 404))
+    e.status()
+        .is_some_and(|s| matches!(s.as_u16(), 401 | 403 | 404))
 }
 
 /// What a look at the BMC from inside would find.

@@ -26,12 +26,18 @@ pub(super) struct Cloud {
 }
 
 fn now() -> f64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
 }
 
 impl Cloud {
     pub(super) fn new(m: &Machine, http: Http, preseed: &Preseed) -> Stage<Self> {
-        let base = preseed.metadata_url.clone().ok_or_else(|| End::Stuck("the preseed names no metadata service".into()))?;
+        let base = preseed
+            .metadata_url
+            .clone()
+            .ok_or_else(|| End::Stuck("the preseed names no metadata service".into()))?;
         Ok(Self {
             http,
             patience: m.shared.config.patience,
@@ -96,14 +102,25 @@ impl Cloud {
 
     /// Posts an event to the status endpoint, where there is one.
     pub(super) async fn report(&self, event: &Value) -> Result<(), HttpError> {
-        let Some(endpoint) = &self.endpoint else { return Ok(()) };
-        let body = Body { content_type: "application/json".into(), bytes: event.to_string().into_bytes() };
+        let Some(endpoint) = &self.endpoint else {
+            return Ok(());
+        };
+        let body = Body {
+            content_type: "application/json".into(),
+            bytes: event.to_string().into_bytes(),
+        };
         let request = Request::post(endpoint, body).signed(self.credentials.as_ref());
         self.http.deliver(&request, self.patience).await.map(|_| ())
     }
 
     /// An installation's event, as curtin sends it.
-    pub(super) async fn progress(&self, name: &str, kind: &str, attempt: i64, failure: Option<&str>) -> Result<(), HttpError> {
+    pub(super) async fn progress(
+        &self,
+        name: &str,
+        kind: &str,
+        attempt: i64,
+        failure: Option<&str>,
+    ) -> Result<(), HttpError> {
         let mut event = json!({
             "name": name, "description": failure.unwrap_or("simulated"), "event_type": kind, "origin": "curtin", "timestamp": now(),
             "level": if failure.is_some() { "ERROR" } else { "INFO" }, "attempt": attempt,
@@ -124,14 +141,27 @@ impl Cloud {
     }
 
     /// Posts a form to the machine's own page.
-    pub(super) async fn post(&self, fields: &[(&str, String)], files: &[(String, Vec<u8>)]) -> Result<(), HttpError> {
-        let request = Request::post(self.url(""), multipart(&nonce(), fields, files)).signed(self.credentials.as_ref());
+    pub(super) async fn post(
+        &self,
+        fields: &[(&str, String)],
+        files: &[(String, Vec<u8>)],
+    ) -> Result<(), HttpError> {
+        let request = Request::post(self.url(""), multipart(&nonce(), fields, files))
+            .signed(self.credentials.as_ref());
         self.http.deliver(&request, self.patience).await.map(|_| ())
     }
 
     /// A signal with nothing but a status and a sentence.
     pub(super) async fn signal(&self, status: &str, message: &str) -> Result<(), HttpError> {
-        self.post(&[("op", "signal".into()), ("status", status.into()), ("error", message.into())], &[]).await
+        self.post(
+            &[
+                ("op", "signal".into()),
+                ("status", status.into()),
+                ("error", message.into()),
+            ],
+            &[],
+        )
+        .await
     }
 
     /// Sends heartbeats while something is done.

@@ -29,16 +29,31 @@ pub(super) async fn run(m: &Machine, loaded: Loaded) -> Stage<End> {
     let words = Cmdline::parse(&loaded.cmdline);
     m.enter(Phase::Kernel, "fetching the root file system");
     // The initrd asks for an address of its own; over loopback it is the same.
-    let Loaded { cmdline, link, http } = loaded;
+    let Loaded {
+        cmdline,
+        link,
+        http,
+    } = loaded;
     let (link, http) = match &link.lease {
         None => (link, http),
         Some(_) => {
             drop(link);
-            let speaker = Speaker::System { hostname: m.hardware.hostname.clone() };
-            let link = m.shared.medium.up(&m.hardware, speaker, &m.shared.counting).await;
-            let link = link.map_err(|e| End::Stuck(format!("the ephemeral system has no address: {e}")))?;
+            let speaker = Speaker::System {
+                hostname: m.hardware.hostname.clone(),
+            };
+            let link = m
+                .shared
+                .medium
+                .up(&m.hardware, speaker, &m.shared.counting)
+                .await;
+            let link =
+                link.map_err(|e| End::Stuck(format!("the ephemeral system has no address: {e}")))?;
             m.show(|s| s.address = Some(link.address));
-            let http = Http::new(Some(link.address), "Wget/1.21 (simulated)", Arc::clone(&m.shared.counting));
+            let http = Http::new(
+                Some(link.address),
+                "Wget/1.21 (simulated)",
+                Arc::clone(&m.shared.counting),
+            );
             (link, http)
         }
     };
@@ -54,12 +69,21 @@ pub(super) async fn run(m: &Machine, loaded: Loaded) -> Stage<End> {
         return stuck("the kernel command line names no preseed");
     };
     let http = http.named("Cloud-Init/24.4 (simulated)");
-    let text = http.deliver(&Request::get(url), config.patience).await?.text();
-    let mut preseed = Preseed::parse(&text).map_err(|e| End::Stuck(format!("the preseed cannot be used: {e}")))?;
+    let text = http
+        .deliver(&Request::get(url), config.patience)
+        .await?
+        .text();
+    let mut preseed = Preseed::parse(&text)
+        .map_err(|e| End::Stuck(format!("the preseed cannot be used: {e}")))?;
     if m.has(&Fault::RefusedCredentials) {
         preseed.credentials = preseed.credentials.map(|c| c.spoiled());
     }
-    let booted = Booted { m, link, http, cmdline };
+    let booted = Booted {
+        m,
+        link,
+        http,
+        cmdline,
+    };
     let cloud = Cloud::new(m, booted.http.clone(), &preseed)?;
     cloud.event("init-local", "start").await;
     cloud.event("init-local", "finish").await;

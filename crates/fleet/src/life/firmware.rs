@@ -40,7 +40,11 @@ pub(super) struct Ground<'a> {
 impl Ground<'_> {
     pub(super) async fn text(&self, place: &Place) -> Result<String, NetError> {
         match place {
-            Place::Http(url) => Ok(self.http.send(&crate::http::Request::get(url)).await?.text()),
+            Place::Http(url) => Ok(self
+                .http
+                .send(&crate::http::Request::get(url))
+                .await?
+                .text()),
             Place::Tftp { server, path } => {
                 let file = self.tftp(*server, path).await?;
                 Ok(String::from_utf8_lossy(&file).into_owned())
@@ -52,17 +56,27 @@ impl Ground<'_> {
         let file = tftp::fetch(self.link.address, server, path).await?;
         let counting = &self.m.shared.counting;
         count(&counting.tftp_files);
-        counting.bytes.fetch_add(file.len() as u64, Ordering::Relaxed);
+        counting
+            .bytes
+            .fetch_add(file.len() as u64, Ordering::Relaxed);
         Ok(file)
     }
 
     /// Fetches a file and throws it away.
-    pub(super) async fn file(&self, place: &Place, transfer: Transfer) -> Result<Fetched, NetError> {
+    pub(super) async fn file(
+        &self,
+        place: &Place,
+        transfer: Transfer,
+    ) -> Result<Fetched, NetError> {
         match place {
             Place::Http(url) => Ok(self.http.fetch(url, transfer).await?),
             Place::Tftp { server, path } => {
                 let size = self.tftp(*server, path).await?.len() as u64;
-                Ok(Fetched { bytes: size, size, sha256: None })
+                Ok(Fetched {
+                    bytes: size,
+                    size,
+                    sha256: None,
+                })
             }
         }
     }
@@ -87,7 +101,11 @@ pub(super) async fn boot(m: &Machine) -> Stage<Found> {
     if m.disk().is_some() {
         return Ok(Found::Disk);
     }
-    stuck(if why.is_empty() { "no system on the disk".to_owned() } else { format!("no boot device: {why}; no system on the disk") })
+    stuck(if why.is_empty() {
+        "no system on the disk".to_owned()
+    } else {
+        format!("no boot device: {why}; no system on the disk")
+    })
 }
 
 /// One try. The outer error is worth another try, the inner one ends the boot.
@@ -99,11 +117,24 @@ async fn network(m: &Machine) -> Result<Stage<Found>, NetError> {
     };
     let wrong = m.has(&Fault::WrongLoader);
     let speaker = match (firmware, wrong) {
-        (f, true) => Speaker::Firmware { arch: if f.is_uefi() { Firmware::Bios.arch() } else { Firmware::Uefi.arch() } },
-        (Firmware::IpxeBios | Firmware::IpxeUefi, false) => Speaker::Ipxe { arch: firmware.arch() },
-        (Firmware::Bios | Firmware::Uefi | Firmware::UefiHttp, false) => Speaker::Firmware { arch: firmware.arch() },
+        (f, true) => Speaker::Firmware {
+            arch: if f.is_uefi() {
+                Firmware::Bios.arch()
+            } else {
+                Firmware::Uefi.arch()
+            },
+        },
+        (Firmware::IpxeBios | Firmware::IpxeUefi, false) => Speaker::Ipxe {
+            arch: firmware.arch(),
+        },
+        (Firmware::Bios | Firmware::Uefi | Firmware::UefiHttp, false) => Speaker::Firmware {
+            arch: firmware.arch(),
+        },
     };
-    let link = shared.medium.up(&m.hardware, speaker, &shared.counting).await?;
+    let link = shared
+        .medium
+        .up(&m.hardware, speaker, &shared.counting)
+        .await?;
     m.show(|s| s.address = Some(link.address));
     let agent = match firmware {
         Firmware::IpxeBios | Firmware::IpxeUefi => "iPXE/1.21.1 (simulated)",
@@ -113,10 +144,18 @@ async fn network(m: &Machine) -> Result<Stage<Found>, NetError> {
     let http = Http::new(Some(link.address), agent, Arc::clone(&shared.counting));
     let ground = Ground { m, link, http };
     let (file, server) = match (&shared.medium, &ground.link.lease) {
-        (Medium::Loopback { rack, .. }, _) if wrong => (format!("http://{rack}/{}", wrong_loader(firmware)), Ipv4Addr::UNSPECIFIED),
-        (Medium::Loopback { rack, .. }, _) => (format!("http://{rack}/ipxe.cfg"), Ipv4Addr::UNSPECIFIED),
+        (Medium::Loopback { rack, .. }, _) if wrong => (
+            format!("http://{rack}/{}", wrong_loader(firmware)),
+            Ipv4Addr::UNSPECIFIED,
+        ),
+        (Medium::Loopback { rack, .. }, _) => {
+            (format!("http://{rack}/ipxe.cfg"), Ipv4Addr::UNSPECIFIED)
+        }
         (Medium::Cable(_), Some(lease)) => {
-            let file = lease.file.clone().ok_or_else(|| NetError::Other("the DHCP server named no boot file".into()))?;
+            let file = lease
+                .file
+                .clone()
+                .ok_or_else(|| NetError::Other("the DHCP server named no boot file".into()))?;
             (file, lease.next_server)
         }
         (Medium::Cable(_), None) => return Err(NetError::Other("no lease".into())),
@@ -131,7 +170,9 @@ async fn network(m: &Machine) -> Result<Stage<Found>, NetError> {
         // the attempt to get it is seen all the same.
         return match ground.file(&place, Transfer::Full).await {
             Ok(_) => Ok(stuck("the firmware cannot start the loader it was given")),
-            Err(e) if e.is_missing() => Ok(stuck("the firmware was given a loader that is not there")),
+            Err(e) if e.is_missing() => {
+                Ok(stuck("the firmware was given a loader that is not there"))
+            }
             Err(e) => Err(e),
         };
     }
@@ -150,7 +191,9 @@ async fn network(m: &Machine) -> Result<Stage<Found>, NetError> {
         Firmware::Uefi | Firmware::UefiHttp => {
             ground.file(&place, Transfer::Full).await?;
             // shim loads GRUB from beside itself.
-            ground.file(&place.join("grubx64.efi"), Transfer::Full).await?;
+            ground
+                .file(&place.join("grubx64.efi"), Transfer::Full)
+                .await?;
             m.enter(Phase::Loader, "GRUB");
             hang(m)?;
             loader::chained(&ground, Loader::Grub, &place.join("/grub/grub.cfg")).await?
@@ -174,7 +217,9 @@ async fn network(m: &Machine) -> Result<Stage<Found>, NetError> {
                 }
                 return Ok(stuck("hangs while the kernel is fetched"));
             }
-            loader::load(ground, system, &place).await.map(|loaded| Ok(Found::System(loaded)))
+            loader::load(ground, system, &place)
+                .await
+                .map(|loaded| Ok(Found::System(loaded)))
         }
         Started::Local => Ok(Ok(Found::Disk)),
         Started::Retry(words) => Ok(Ok(Found::Retry(words))),
@@ -182,11 +227,19 @@ async fn network(m: &Machine) -> Result<Stage<Found>, NetError> {
 }
 
 fn wrong_loader(firmware: Firmware) -> &'static str {
-    if firmware.is_uefi() { "lpxelinux.0" } else { "bootx64.efi" }
+    if firmware.is_uefi() {
+        "lpxelinux.0"
+    } else {
+        "bootx64.efi"
+    }
 }
 
 fn hang(m: &Machine) -> Result<(), NetError> {
-    if m.has(&Fault::StopAfterLoader) { Err(NetError::Hang) } else { Ok(()) }
+    if m.has(&Fault::StopAfterLoader) {
+        Err(NetError::Hang)
+    } else {
+        Ok(())
+    }
 }
 
 impl From<NetError> for End {

@@ -19,9 +19,29 @@ use crate::state::{Phase, count};
 
 /// The agent's stages and steps, by their names in the events.
 const STAGES: [(&str, &[&str]); 4] = [
-    ("partitioning", &["find-disks", "release-disks", "wipe-disks", "partition-disks", "make-file-systems", "mount-file-systems"]),
+    (
+        "partitioning",
+        &[
+            "find-disks",
+            "release-disks",
+            "wipe-disks",
+            "partition-disks",
+            "make-file-systems",
+            "mount-file-systems",
+        ],
+    ),
     ("extract", &[EXTRACT]),
-    ("curthooks", &["write-fstab", "name-host", "configure-network", "configure-cloud-init", "write-files", "install-boot-loader"]),
+    (
+        "curthooks",
+        &[
+            "write-fstab",
+            "name-host",
+            "configure-network",
+            "configure-cloud-init",
+            "write-files",
+            "install-boot-loader",
+        ],
+    ),
     ("late", &["unmount", NETBOOT_OFF]),
 ];
 const EXTRACT: &str = "extract-image";
@@ -53,7 +73,12 @@ async fn steps(b: &Booted<'_>, cloud: &Cloud, plan: &Plan) -> Stage<()> {
                 for name in [&name, &stage, WHOLE] {
                     cloud.progress(name, "finish", attempt, Some(&text)).await?;
                 }
-                let fields = [("op", "signal".into()), ("status", "FAILED".into()), ("error", text.clone()), ("attempt", attempt.to_string())];
+                let fields = [
+                    ("op", "signal".into()),
+                    ("status", "FAILED".into()),
+                    ("error", text.clone()),
+                    ("attempt", attempt.to_string()),
+                ];
                 cloud.post(&fields, &[]).await?;
                 return stuck(text);
             }
@@ -65,7 +90,12 @@ async fn steps(b: &Booted<'_>, cloud: &Cloud, plan: &Plan) -> Stage<()> {
 }
 
 /// One step. The inner error is a failure that is reported.
-async fn carry_out(b: &Booted<'_>, cloud: &Cloud, plan: &Plan, step: &str) -> Stage<Result<(), String>> {
+async fn carry_out(
+    b: &Booted<'_>,
+    cloud: &Cloud,
+    plan: &Plan,
+    step: &str,
+) -> Stage<Result<(), String>> {
     match step {
         "find-disks" => Ok(find_disks(b, plan)),
         "partition-disks" => {
@@ -86,8 +116,13 @@ async fn carry_out(b: &Booted<'_>, cloud: &Cloud, plan: &Plan, step: &str) -> St
 fn find_disks(b: &Booted<'_>, plan: &Plan) -> Result<(), String> {
     let disks = &b.m.hardware.disks;
     for item in &plan.storage {
-        if let metal::install::StorageItem::Disk { id, name, serial, .. } = item {
-            let here = disks.iter().any(|d| serial.as_ref().map_or(d.name == *name, |s| d.serial == *s));
+        if let metal::install::StorageItem::Disk {
+            id, name, serial, ..
+        } = item
+        {
+            let here = disks
+                .iter()
+                .any(|d| serial.as_ref().map_or(d.name == *name, |s| d.serial == *s));
             if !here {
                 return Err(format!("disk {id} ({name}) is not in this machine"));
             }
@@ -99,7 +134,8 @@ fn find_disks(b: &Booted<'_>, plan: &Plan) -> Result<(), String> {
 async fn image(b: &Booted<'_>, plan: &Plan) -> Stage<Result<(), String>> {
     let (http, image) = (&b.http, &plan.image);
     if b.m.has(&Fault::StopDuringImage) {
-        http.fetch_until(&image.url, (image.size / 2).max(1)).await?;
+        http.fetch_until(&image.url, (image.size / 2).max(1))
+            .await?;
         return stuck("hangs while the image is fetched");
     }
     let transfer = b.m.shared.config.transfer;
@@ -109,12 +145,20 @@ async fn image(b: &Booted<'_>, plan: &Plan) -> Stage<Result<(), String>> {
     };
     let sizes_agree = fetched.size == image.size;
     let altered = match fetched.sha256 {
-        Some(got) if transfer == Transfer::Full && !got.eq_ignore_ascii_case(&image.sha256) => Some(got),
+        Some(got) if transfer == Transfer::Full && !got.eq_ignore_ascii_case(&image.sha256) => {
+            Some(got)
+        }
         _ => None,
     };
     Ok(match altered {
-        Some(got) => Err(format!("altered image: {} has SHA-256 {got}, planned was {}", image.url, image.sha256)),
-        None if !sizes_agree => Err(format!("altered image: {} has {} bytes, planned were {}", image.url, fetched.size, image.size)),
+        Some(got) => Err(format!(
+            "altered image: {} has SHA-256 {got}, planned was {}",
+            image.url, image.sha256
+        )),
+        None if !sizes_agree => Err(format!(
+            "altered image: {} has {} bytes, planned were {}",
+            image.url, fetched.size, image.size
+        )),
         None => Ok(()),
     })
 }
@@ -132,19 +176,32 @@ fn installed(plan: &Plan) -> Installed {
         endpoint: None,
         power_state: None,
     };
-    let mut files: Vec<_> = plan.files.iter().filter(|f| f.path.starts_with("/etc/cloud/cloud.cfg.d/")).collect();
+    let mut files: Vec<_> = plan
+        .files
+        .iter()
+        .filter(|f| f.path.starts_with("/etc/cloud/cloud.cfg.d/"))
+        .collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
     for file in files {
         if let Ok(later) = Preseed::parse(&file.content) {
             cloud = later.over(cloud);
         }
     }
-    Installed { hostname: plan.hostname.clone(), cloud, address: static_address(&plan.network), cloud_done: false }
+    Installed {
+        hostname: plan.hostname.clone(),
+        cloud,
+        address: static_address(&plan.network),
+        cloud_done: false,
+    }
 }
 
 /// The first static IPv4 address of a netplan configuration.
 fn static_address(network: &Value) -> Option<Ipv4Addr> {
     let ethernets = network.pointer("/network/ethernets")?.as_object()?;
-    let all = ethernets.values().filter_map(|e| e.get("addresses")?.as_array()).flatten();
-    all.filter_map(Value::as_str).find_map(|a| a.split('/').next()?.parse().ok())
+    let all = ethernets
+        .values()
+        .filter_map(|e| e.get("addresses")?.as_array())
+        .flatten();
+    all.filter_map(Value::as_str)
+        .find_map(|a| a.split('/').next()?.parse().ok())
 }

@@ -27,7 +27,11 @@ pub(super) async fn run(m: &Machine) -> Stage<End> {
     sleep(config.timing.boot).await;
     let (mut link, from) = address(m, &system.hostname, system.address).await?;
     m.show(|s| s.address = Some(from));
-    let http = Http::new(Some(from), "Cloud-Init/24.4 (simulated)", Arc::clone(&m.shared.counting));
+    let http = Http::new(
+        Some(from),
+        "Cloud-Init/24.4 (simulated)",
+        Arc::clone(&m.shared.counting),
+    );
     let cloud = Cloud::new(m, http, &system.cloud)?;
     cloud.event("init-local", "start").await;
     cloud.event("init-local", "finish").await;
@@ -40,9 +44,14 @@ pub(super) async fn run(m: &Machine) -> Stage<End> {
         cloud.event(stage, "finish").await;
     }
     // What a user asks of the first boot. A second boot does not do it again: the wish is the disk's no more.
-    let wish = user_data.filter(|u| u.starts_with("#cloud-config")).and_then(|u| Preseed::parse(&u).ok()?.power_state);
+    let wish = user_data
+        .filter(|u| u.starts_with("#cloud-config"))
+        .and_then(|u| Preseed::parse(&u).ok()?.power_state);
     if let Some(wish) = wish.filter(|_| !system.cloud_done) {
-        m.write_disk(Some(crate::machine::Installed { cloud_done: true, ..system }));
+        m.write_disk(Some(crate::machine::Installed {
+            cloud_done: true,
+            ..system
+        }));
         sleep(config.timing.shutdown).await;
         return Ok(match wish {
             PowerState::PowerOff => End::PowerOff,
@@ -59,14 +68,26 @@ pub(super) async fn run(m: &Machine) -> Stage<End> {
 }
 
 /// A link, and the address to speak from: the configured one where the network has it.
-async fn address(m: &Machine, hostname: &str, configured: Option<Ipv4Addr>) -> Stage<(Link, Ipv4Addr)> {
+async fn address(
+    m: &Machine,
+    hostname: &str,
+    configured: Option<Ipv4Addr>,
+) -> Stage<(Link, Ipv4Addr)> {
     if let (Some(address), Medium::Cable(wire)) = (configured, &m.shared.medium) {
         let link = Link::fixed(address, wire).map_err(|e| End::Stuck(e.to_string()))?;
         return Ok((link, address));
     }
-    let speaker = Speaker::System { hostname: hostname.to_owned() };
-    let link = m.shared.medium.up(&m.hardware, speaker, &m.shared.counting).await;
+    let speaker = Speaker::System {
+        hostname: hostname.to_owned(),
+    };
+    let link = m
+        .shared
+        .medium
+        .up(&m.hardware, speaker, &m.shared.counting)
+        .await;
     let link = link.map_err(|e| End::Stuck(format!("the installed system has no address: {e}")))?;
-    let from = configured.filter(Ipv4Addr::is_loopback).unwrap_or(link.address);
+    let from = configured
+        .filter(Ipv4Addr::is_loopback)
+        .unwrap_or(link.address);
     Ok((link, from))
 }

@@ -103,8 +103,12 @@ impl Wire {
 
     fn arrived(&self, frame: &[u8]) {
         // Checksums are not looked at: on virtual cables they are left to cards that do not exist.
-        let Ok(datagram) = raw::parse(frame) else { return };
-        let Some(reply) = dhcp::read(datagram.payload) else { return };
+        let Ok(datagram) = raw::parse(frame) else {
+            return;
+        };
+        let Some(reply) = dhcp::read(datagram.payload) else {
+            return;
+        };
         let from = datagram.envelope.src_mac;
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&reply.mac) {
@@ -116,8 +120,15 @@ impl Wire {
     /// The answers for one hardware address from now on.
     pub(crate) fn listen(self: &Arc<Self>, mac: MacAddr) -> Ear {
         let (to, replies) = mpsc::channel(QUEUE);
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(mac, to);
-        Ear { wire: Arc::clone(self), mac, replies }
+        self.clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(mac, to);
+        Ear {
+            wire: Arc::clone(self),
+            mac,
+            replies,
+        }
     }
 
     /// Broadcasts a client's message from nowhere.
@@ -132,7 +143,13 @@ impl Wire {
     }
 
     /// Sends a client's message from its address to a server whose card is known.
-    pub(crate) async fn unicast(&self, mac: MacAddr, from: Ipv4Addr, server: (Ipv4Addr, Mac), payload: &[u8]) -> io::Result<()> {
+    pub(crate) async fn unicast(
+        &self,
+        mac: MacAddr,
+        from: Ipv4Addr,
+        server: (Ipv4Addr, Mac),
+        payload: &[u8],
+    ) -> io::Result<()> {
         let envelope = Envelope {
             src_mac: Mac(mac.0),
             dst_mac: server.1,
@@ -144,14 +161,21 @@ impl Wire {
 
     async fn send(&self, envelope: &Envelope, payload: &[u8]) -> io::Result<()> {
         let frame = raw::build(envelope, payload).map_err(io::Error::other)?;
-        self.fd.async_io(Interest::WRITABLE, |fd| rustix::io::write(fd, &frame).map_err(Into::into)).await?;
+        self.fd
+            .async_io(Interest::WRITABLE, |fd| {
+                rustix::io::write(fd, &frame).map_err(Into::into)
+            })
+            .await?;
         Ok(())
     }
 
     /// Puts a leased address on the interface, until the guard is dropped.
     pub(crate) fn hold(self: &Arc<Self>, address: Ipv4Addr) -> io::Result<HeldAddress> {
         self.change(netlink::Change::Add, address)?;
-        Ok(HeldAddress { wire: Arc::clone(self), address })
+        Ok(HeldAddress {
+            wire: Arc::clone(self),
+            address,
+        })
     }
 
     fn change(&self, change: netlink::Change, address: Ipv4Addr) -> io::Result<()> {
@@ -176,7 +200,11 @@ impl Ear {
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        self.wire.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.mac);
+        self.wire
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.mac);
     }
 }
 

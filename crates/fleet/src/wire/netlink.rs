@@ -18,13 +18,22 @@ pub(super) enum Change {
 }
 
 pub(super) fn open() -> io::Result<Socket> {
-    let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(Protocol::from(libc::NETLINK_ROUTE)))?;
+    let socket = Socket::new(
+        Domain::from(libc::AF_NETLINK),
+        Type::RAW,
+        Some(Protocol::from(libc::NETLINK_ROUTE)),
+    )?;
     socket.set_read_timeout(Some(ANSWER_LIMIT))?;
     Ok(socket)
 }
 
 /// One request, alone in flight on the socket.
-pub(super) fn change(mut socket: &Socket, change: Change, interface: u32, address: Ipv4Addr) -> io::Result<()> {
+pub(super) fn change(
+    mut socket: &Socket,
+    change: Change,
+    interface: u32,
+    address: Ipv4Addr,
+) -> io::Result<()> {
     let request = message(change, interface, address);
     // Without a destination a netlink message goes to the kernel.
     socket.write_all(&request)?;
@@ -32,12 +41,16 @@ pub(super) fn change(mut socket: &Socket, change: Change, interface: u32, addres
     let n = socket.read(&mut answer)?;
     // An error message with number 0 is an acknowledgement.
     let kind = answer.get(4..6).map(|b| u16::from_ne_bytes([b[0], b[1]]));
-    let code = answer.get(HEADER..HEADER + 4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+    let code = answer
+        .get(HEADER..HEADER + 4)
+        .map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
     match (n >= HEADER + 4, kind, code) {
         (true, Some(2), Some(0)) => Ok(()),
         // It was there already, or gone already.
         (true, Some(2), Some(code)) if change == Change::Add && code == -libc::EEXIST => Ok(()),
-        (true, Some(2), Some(code)) if change == Change::Remove && code == -libc::EADDRNOTAVAIL => Ok(()),
+        (true, Some(2), Some(code)) if change == Change::Remove && code == -libc::EADDRNOTAVAIL => {
+            Ok(())
+        }
         (true, Some(2), Some(code)) => Err(io::Error::from_raw_os_error(-code)),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
@@ -47,7 +60,10 @@ pub(super) fn change(mut socket: &Socket, change: Change, interface: u32, addres
 fn message(change: Change, interface: u32, address: Ipv4Addr) -> Vec<u8> {
     let acknowledged = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
     let (kind, flags) = match change {
-        Change::Add => (libc::RTM_NEWADDR, acknowledged | libc::NLM_F_CREATE | libc::NLM_F_EXCL),
+        Change::Add => (
+            libc::RTM_NEWADDR,
+            acknowledged | libc::NLM_F_CREATE | libc::NLM_F_EXCL,
+        ),
         Change::Remove => (libc::RTM_DELADDR, acknowledged),
     };
     let mut out = Vec::with_capacity(40);

@@ -9,7 +9,11 @@ use std::ptr;
 use tokio::io::unix::AsyncFd;
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn index(interface: u32) -> io::Result<i32> {
@@ -45,5 +49,13 @@ pub(super) fn promiscuous(fd: BorrowedFd<'_>, interface: u32) -> io::Result<()> 
     let value = ptr::from_ref(&wanted).cast();
     // SAFETY: the pointer is to a `packet_mreq` of the given length, alive during the call, which is what
     // this option expects.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, value, length) })
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            value,
+            length,
+        )
+    })
 }

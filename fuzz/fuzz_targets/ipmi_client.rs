@@ -13,10 +13,30 @@ use wire_ipmi::command::Privilege;
 fuzz_target!(|data: &[u8]| {
     let [kind, rest @ ..] = data else { return };
     let mut script = rest;
-    let users = vec![User { name: b"admin".to_vec(), password: "secret".into(), privilege: Privilege::Admin }];
-    let mut bmc = Bmc::new(BmcConfig { users, ..BmcConfig::default() }, [1; 32]);
-    let driver = if kind & 1 == 0 { Driver::Lan20 } else { Driver::Lan };
-    let config = Config { user: b"admin".to_vec(), password: "secret".into(), driver, suites: SuiteChoice::Auto, ..Config::default() };
+    let users = vec![User {
+        name: b"admin".to_vec(),
+        password: "secret".into(),
+        privilege: Privilege::Admin,
+    }];
+    let mut bmc = Bmc::new(
+        BmcConfig {
+            users,
+            ..BmcConfig::default()
+        },
+        [1; 32],
+    );
+    let driver = if kind & 1 == 0 {
+        Driver::Lan20
+    } else {
+        Driver::Lan
+    };
+    let config = Config {
+        user: b"admin".to_vec(),
+        password: "secret".into(),
+        driver,
+        suites: SuiteChoice::Auto,
+        ..Config::default()
+    };
     let mut client = Client::new(config, Goal::Cycle { boot: None }, [2; 32]).expect("sound");
     let peer = SocketAddr::from(([192, 0, 2, 1], 1000));
     let mut now = Instant::now();
@@ -60,7 +80,9 @@ fuzz_target!(|data: &[u8]| {
             return;
         }
         if !actions.iter().any(|a| matches!(a, Action::Send(_))) {
-            now = client.next_timeout().expect("a client at work has a time limit");
+            now = client
+                .next_timeout()
+                .expect("a client at work has a time limit");
             actions.extend(client.handle(Input::Timeout, now));
         }
     }

@@ -6,7 +6,12 @@ use wire_syslog::{Format, Framer, MESSAGE_MAX, Message};
 
 fuzz_target!(|data: &[u8]| {
     let message = Message::parse(data);
-    assert!(!message.text.chars().any(|c| c.is_control() && c != '\t' && c != '\n'));
+    assert!(
+        !message
+            .text
+            .chars()
+            .any(|c| c.is_control() && c != '\t' && c != '\n')
+    );
     let again = Message::parse(message.to_rfc5424().as_bytes());
     assert_eq!(again.format, Format::Rfc5424);
 

@@ -26,8 +26,15 @@ fuzz_target!(|data: &[u8]| {
     ReadRequest::parse(first).ok();
     Packet::parse(first).ok();
     let request = [b"\x00\x01f\0octet\0", first].concat();
-    let Ok(request) = ReadRequest::parse(&request) else { return };
-    assert!(request.filename.split('/').all(|part| !matches!(part, "" | "." | "..")));
+    let Ok(request) = ReadRequest::parse(&request) else {
+        return;
+    };
+    assert!(
+        request
+            .filename
+            .split('/')
+            .all(|part| !matches!(part, "" | "." | ".."))
+    );
     assert_eq!(ReadRequest::parse(&request.encode()).as_ref(), Ok(&request));
 
     let size = u64::from(byte(&mut data)) * 97;
@@ -56,9 +63,29 @@ fuzz_target!(|data: &[u8]| {
         client.handle(FetchInput::Packet(bytes), now);
         actions = match kind % 5 {
             0 => transfer.handle(Input::Packet(bytes), now),
-            1 => transfer.handle(Input::Packet(&Packet::Ack { block: u16::from(kind / 5) }.encode()), now),
-            2 => transfer.handle(Input::Data { offset: wanted.0, bytes: &vec![b'\n'; wanted.1] }, now),
-            3 => transfer.handle(Input::Data { offset: wanted.0, bytes }, now),
+            1 => transfer.handle(
+                Input::Packet(
+                    &Packet::Ack {
+                        block: u16::from(kind / 5),
+                    }
+                    .encode(),
+                ),
+                now,
+            ),
+            2 => transfer.handle(
+                Input::Data {
+                    offset: wanted.0,
+                    bytes: &vec![b'\n'; wanted.1],
+                },
+                now,
+            ),
+            3 => transfer.handle(
+                Input::Data {
+                    offset: wanted.0,
+                    bytes,
+                },
+                now,
+            ),
             _ => {
                 now += Duration::from_millis(u64::from(kind) * 40);
                 client.handle(FetchInput::Timeout, now);

@@ -77,7 +77,11 @@ impl Disk {
 /// Path of a disk's partition: `/dev/sda1`, `/dev/nvme0n1p1`.
 #[must_use]
 pub fn partition_path(disk: &str, number: u32) -> String {
-    let p = if disk.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+    let p = if disk.ends_with(|c: char| c.is_ascii_digit()) {
+        "p"
+    } else {
+        ""
+    };
     format!("/dev/{disk}{p}{number}")
 }
 
@@ -86,14 +90,24 @@ pub fn partition_path(disk: &str, number: u32) -> String {
 #[must_use]
 pub fn disks(sys: &Sys) -> Vec<Disk> {
     let boot = squashfs_devices(sys);
-    sys.list("sys/block").into_iter().filter(|name| is_disk(sys, name) && !boot.contains(name)).filter_map(|name| disk(sys, name)).collect()
+    sys.list("sys/block")
+        .into_iter()
+        .filter(|name| is_disk(sys, name) && !boot.contains(name))
+        .filter_map(|name| disk(sys, name))
+        .collect()
 }
 
 fn is_disk(sys: &Sys, name: &str) -> bool {
-    const ASSEMBLED: [&str; 10] = ["loop", "ram", "zram", "sr", "fd", "dm-", "md", "bcache", "nbd", "zd"];
-    let assembled = ASSEMBLED.iter().any(|p| name.strip_prefix(p).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())));
+    const ASSEMBLED: [&str; 10] = [
+        "loop", "ram", "zram", "sr", "fd", "dm-", "md", "bcache", "nbd", "zd",
+    ];
+    let assembled = ASSEMBLED.iter().any(|p| {
+        name.strip_prefix(p)
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    });
     // The boot and RPMB areas of an eMMC are block devices of their own; multipath members of NVMe are hidden.
-    let part_of_mmc = name.starts_with("mmcblk") && (name.contains("boot") || name.contains("rpmb"));
+    let part_of_mmc =
+        name.starts_with("mmcblk") && (name.contains("boot") || name.contains("rpmb"));
     let hidden = sys.number(format!("sys/block/{name}/hidden")) == Some(1);
     // SCSI type 5 is CD/DVD (SPC-4 §6.4.2).
     let optical = sys.number(format!("sys/block/{name}/device/type")) == Some(5);
@@ -106,7 +120,9 @@ fn squashfs_devices(sys: &Sys) -> Vec<String> {
     let sources = mounts.lines().filter_map(|l| {
         let mut words = l.split(' ');
         let (source, _, kind) = (words.next()?, words.next()?, words.next()?);
-        (kind == "squashfs").then(|| source.strip_prefix("/dev/").map(str::to_owned)).flatten()
+        (kind == "squashfs")
+            .then(|| source.strip_prefix("/dev/").map(str::to_owned))
+            .flatten()
     });
     sources.map(|s| parent_disk(sys, &s).unwrap_or(s)).collect()
 }
@@ -114,7 +130,9 @@ fn squashfs_devices(sys: &Sys) -> Vec<String> {
 /// The disk of a partition's kernel name.
 #[must_use]
 pub fn parent_disk(sys: &Sys, partition: &str) -> Option<String> {
-    sys.list("sys/block").into_iter().find(|d| sys.exists(format!("sys/block/{d}/{partition}/partition")))
+    sys.list("sys/block")
+        .into_iter()
+        .find(|d| sys.exists(format!("sys/block/{d}/{partition}/partition")))
 }
 
 fn disk(sys: &Sys, name: String) -> Option<Disk> {
@@ -125,20 +143,39 @@ fn disk(sys: &Sys, name: String) -> Option<Disk> {
     }
     let device = sys.text(format!("{dir}/dev")).unwrap_or_default();
     let udev = sys.udev(&format!("b{device}"));
-    let property = |key: &str| udev.get(key).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+    let property = |key: &str| {
+        udev.get(key)
+            .map(|v| v.trim().to_owned())
+            .filter(|v| !v.is_empty())
+    };
     let file = |tail: &str| sys.text(format!("{dir}/{tail}"));
     let whole = sys.resolve(&dir).unwrap_or_default();
     let bus = bus(sys, &dir, &whole, &name);
     let rotating = sys.number(format!("{dir}/queue/rotational")) == Some(1);
-    let told_rpm = property("ID_ATA_ROTATION_RATE_RPM").and_then(|v| v.parse().ok()).filter(|r| *r > 0);
+    let told_rpm = property("ID_ATA_ROTATION_RATE_RPM")
+        .and_then(|v| v.parse().ok())
+        .filter(|r| *r > 0);
     Some(Disk {
-        model: property("ID_MODEL_ENC").map(|m| unescape(&m)).filter(|m| !m.is_empty()).or_else(|| file("device/model")).or_else(|| property("ID_MODEL")),
+        model: property("ID_MODEL_ENC")
+            .map(|m| unescape(&m))
+            .filter(|m| !m.is_empty())
+            .or_else(|| file("device/model"))
+            .or_else(|| property("ID_MODEL")),
         vendor: file("device/vendor").filter(|v| !v.starts_with("0x")),
         serial: serial(sys, &dir, &udev),
-        wwn: property("ID_WWN_WITH_EXTENSION").or_else(|| property("ID_WWN")).or_else(|| file("wwid")).or_else(|| file("device/wwid")),
-        firmware_version: file("device/firmware_rev").or_else(|| file("device/rev")).or_else(|| property("ID_REVISION")),
+        wwn: property("ID_WWN_WITH_EXTENSION")
+            .or_else(|| property("ID_WWN"))
+            .or_else(|| file("wwid"))
+            .or_else(|| file("device/wwid")),
+        firmware_version: file("device/firmware_rev")
+            .or_else(|| file("device/rev"))
+            .or_else(|| property("ID_REVISION")),
         size,
-        block_size: sys.number(format!("{dir}/queue/logical_block_size")).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).unwrap_or(SECTOR),
+        block_size: sys
+            .number(format!("{dir}/queue/logical_block_size"))
+            .and_then(|n| u64::try_from(n).ok())
+            .filter(|n| *n > 0)
+            .unwrap_or(SECTOR),
         read_only: sys.number(format!("{dir}/ro")) == Some(1),
         removable: sys.number(format!("{dir}/removable")) == Some(1),
         rpm: if rotating { told_rpm.unwrap_or(1) } else { 0 },
@@ -160,7 +197,10 @@ fn unescape(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find("\\x") {
         out.push_str(&rest[..at]);
-        match rest.get(at + 2..at + 4).and_then(|h| u8::from_str_radix(h, 16).ok()) {
+        match rest
+            .get(at + 2..at + 4)
+            .and_then(|h| u8::from_str_radix(h, 16).ok())
+        {
             Some(byte) => {
                 out.push(char::from(byte));
                 rest = &rest[at + 4..];
@@ -175,13 +215,23 @@ fn unescape(text: &str) -> String {
     out.trim().to_owned()
 }
 
-fn serial(sys: &Sys, dir: &str, udev: &std::collections::BTreeMap<String, String>) -> Option<String> {
-    let property = |key: &str| udev.get(key).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+fn serial(
+    sys: &Sys,
+    dir: &str,
+    udev: &std::collections::BTreeMap<String, String>,
+) -> Option<String> {
+    let property = |key: &str| {
+        udev.get(key)
+            .map(|v| v.trim().to_owned())
+            .filter(|v| !v.is_empty())
+    };
     // SCSI VPD page 0x80: four bytes of header, then the unit serial number (SPC-4 §7.8.19).
     let page = || {
         let page = sys.bytes(format!("{dir}/device/vpd_pg80"))?;
         let length = usize::from(u16::from_be_bytes([*page.get(2)?, *page.get(3)?]));
-        let text = String::from_utf8_lossy(page.get(4..4 + length)?).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned();
+        let text = String::from_utf8_lossy(page.get(4..4 + length)?)
+            .trim_matches(|c: char| c.is_whitespace() || c == '\0')
+            .to_owned();
         (!text.is_empty()).then_some(text)
     };
     property("ID_SCSI_SERIAL")
@@ -201,7 +251,14 @@ fn bus(sys: &Sys, dir: &str, whole: &Path, name: &str) -> String {
     } else if text.contains("/ata") {
         "sata".to_owned()
     } else {
-        sys.link_name(format!("{dir}/device/subsystem")).unwrap_or_else(|| if name.starts_with("vd") { "virtio".to_owned() } else { "unknown".to_owned() })
+        sys.link_name(format!("{dir}/device/subsystem"))
+            .unwrap_or_else(|| {
+                if name.starts_with("vd") {
+                    "virtio".to_owned()
+                } else {
+                    "unknown".to_owned()
+                }
+            })
     }
 }
 
@@ -217,13 +274,23 @@ fn usb_address(sys: &Sys, whole: &Path) -> Option<String> {
 /// The NUMA node of the nearest device above that has one; the kernel's -1 ("none") is node 0.
 #[must_use]
 pub fn numa_node(sys: &Sys, device: &Path) -> u32 {
-    device.ancestors().find_map(|a| sys.number(a.join("numa_node"))).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+    device
+        .ancestors()
+        .find_map(|a| sys.number(a.join("numa_node")))
+        .and_then(|n| u32::try_from(n).ok())
+        .unwrap_or(0)
 }
 
 fn link_to(sys: &Sys, dir: &str, name: &str) -> Option<String> {
     // World wide names are the least readable of the names; any other comes first.
-    let mut names: Vec<String> = sys.list(dir).into_iter().filter(|l| sys.link_name(format!("{dir}/{l}")).as_deref() == Some(name)).collect();
-    names.sort_by_key(|n| n.starts_with("wwn-") || n.starts_with("nvme-eui") || n.starts_with("lvm-"));
+    let mut names: Vec<String> = sys
+        .list(dir)
+        .into_iter()
+        .filter(|l| sys.link_name(format!("{dir}/{l}")).as_deref() == Some(name))
+        .collect();
+    names.sort_by_key(|n| {
+        n.starts_with("wwn-") || n.starts_with("nvme-eui") || n.starts_with("lvm-")
+    });
     names.into_iter().next()
 }
 

@@ -102,14 +102,24 @@ pub fn parse(arguments: &[String]) -> Result<Command, String> {
             Some(flag) => {
                 let (name, value) = match flag.split_once('=') {
                     Some((name, value)) => (name.to_owned(), value.to_owned()),
-                    None => (flag.to_owned(), rest.next().cloned().ok_or_else(|| format!("--{flag} wants a value"))?),
+                    None => (
+                        flag.to_owned(),
+                        rest.next()
+                            .cloned()
+                            .ok_or_else(|| format!("--{flag} wants a value"))?,
+                    ),
                 };
                 flags.push((name, value));
             }
             None => words.push(argument.as_str()),
         }
     }
-    let mut take = |name: &str| flags.iter().position(|(n, _)| n == name).map(|at| flags.remove(at).1);
+    let mut take = |name: &str| {
+        flags
+            .iter()
+            .position(|(n, _)| n == name)
+            .map(|at| flags.remove(at).1)
+    };
     let command = match words.as_slice() {
         ["run"] => Command::Run {
             config: take("config").ok_or("run wants --config FILE")?.into(),
@@ -119,10 +129,18 @@ pub fn parse(arguments: &[String]) -> Result<Command, String> {
                 None | Some("stay") => OnFailure::Stay,
                 Some("poweroff") => OnFailure::PowerOff,
                 Some("reboot") => OnFailure::Reboot,
-                Some(other) => return Err(format!("--on-failure is stay, poweroff or reboot, not '{other}'")),
+                Some(other) => {
+                    return Err(format!(
+                        "--on-failure is stay, poweroff or reboot, not '{other}'"
+                    ));
+                }
             },
         },
-        ["heartbeat"] => Command::Heartbeat { config: take("config").ok_or("heartbeat wants --config FILE")?.into() },
+        ["heartbeat"] => Command::Heartbeat {
+            config: take("config")
+                .ok_or("heartbeat wants --config FILE")?
+                .into(),
+        },
         ["inventory", kind] => Command::Inventory {
             kind: Report::parse(kind).ok_or_else(|| format!("there is no report '{kind}'"))?,
             root: take("root").map_or_else(|| PathBuf::from("/"), PathBuf::from),
@@ -178,14 +196,26 @@ pub fn main(arguments: &[String]) -> ExitCode {
         Ok(command) => command,
         Err(e) => {
             // With the console gone there is nobody to tell.
-            std::io::stderr().lock().write_all(format!("steelyard-agent: {e}\n{USAGE}").as_bytes()).ok();
+            std::io::stderr()
+                .lock()
+                .write_all(format!("steelyard-agent: {e}\n{USAGE}").as_bytes())
+                .ok();
             return ExitCode::from(2);
         }
     };
     match command {
-        Command::Run { config, rack, work, on_failure } => {
+        Command::Run {
+            config,
+            rack,
+            work,
+            on_failure,
+        } => {
             let journal = Journal::console(Path::new(LOG));
-            let mut options = Options { rack, on_failure, ..Options::new(config) };
+            let mut options = Options {
+                rack,
+                on_failure,
+                ..Options::new(config)
+            };
             options.work = work.unwrap_or(options.work);
             match run(&options, &Sys::new("/"), &Host, &journal) {
                 Ok(done) => {
@@ -207,7 +237,10 @@ pub fn main(arguments: &[String]) -> ExitCode {
         }
         Command::Inventory { kind, root } => {
             let mut extra = Map::new();
-            for (member, variable) in [("storage-extra", "MAAS_STORAGE_CONFIG_FILE"), ("machine-extra", "MAAS_MACHINE_EXTRA_FILE")] {
+            for (member, variable) in [
+                ("storage-extra", "MAAS_STORAGE_CONFIG_FILE"),
+                ("machine-extra", "MAAS_MACHINE_EXTRA_FILE"),
+            ] {
                 extra.extend(left_behind(variable).map(|v| (member.to_owned(), v)));
             }
             print(&report(kind, &Sys::new(root), &Live::now(), extra))
@@ -222,22 +255,57 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Command, String> {
-        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        parse(
+            &line
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn the_line_of_the_user_data_is_understood() {
-        let Ok(Command::Run { config, rack, on_failure, .. }) = parsed("run --config /etc/cloud/x.cfg --rack http://10.0.0.1:5248/") else { panic!() };
-        assert_eq!((config, rack.as_deref(), on_failure), (PathBuf::from("/etc/cloud/x.cfg"), Some("http://10.0.0.1:5248"), OnFailure::Stay));
-        assert_eq!(parsed("inventory lshw --root=/x"), Ok(Command::Inventory { kind: Report::Lshw, root: "/x".into() }));
+        let Ok(Command::Run {
+            config,
+            rack,
+            on_failure,
+            ..
+        }) = parsed("run --config /etc/cloud/x.cfg --rack http://10.0.0.1:5248/")
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (config, rack.as_deref(), on_failure),
+            (
+                PathBuf::from("/etc/cloud/x.cfg"),
+                Some("http://10.0.0.1:5248"),
+                OnFailure::Stay
+            )
+        );
+        assert_eq!(
+            parsed("inventory lshw --root=/x"),
+            Ok(Command::Inventory {
+                kind: Report::Lshw,
+                root: "/x".into()
+            })
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         assert_eq!(parsed("run"), Err("run wants --config FILE".to_owned()));
-        assert_eq!(parsed("inventory all"), Err("there is no report 'all'".to_owned()));
-        assert_eq!(parsed("version --x y"), Err("--x does not belong here".to_owned()));
-        assert_eq!(parsed("run --config"), Err("--config wants a value".to_owned()));
+        assert_eq!(
+            parsed("inventory all"),
+            Err("there is no report 'all'".to_owned())
+        );
+        assert_eq!(
+            parsed("version --x y"),
+            Err("--x does not belong here".to_owned())
+        );
+        assert_eq!(
+            parsed("run --config"),
+            Err("--config wants a value".to_owned())
+        );
         assert_eq!(parsed("dance"), Err("'dance' is not understood".to_owned()));
     }
 }

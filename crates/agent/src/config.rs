@@ -89,22 +89,47 @@ impl Config {
     /// When it is not YAML or names no metadata service.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let preseed: Preseed = serde_saphyr::from_str(text).map_err(|_| ConfigError::Shape)?;
-        let mut section = preseed.datasource.and_then(|mut d| d.remove("MAAS")).flatten().unwrap_or_default();
-        let mut metadata_url = section.metadata_url.take().ok_or(ConfigError::NoMetadataUrl)?;
+        let mut section = preseed
+            .datasource
+            .and_then(|mut d| d.remove("MAAS"))
+            .flatten()
+            .unwrap_or_default();
+        let mut metadata_url = section
+            .metadata_url
+            .take()
+            .ok_or(ConfigError::NoMetadataUrl)?;
         if !metadata_url.starts_with("http://") {
             return Err(ConfigError::NotHttp(metadata_url));
         }
         if !metadata_url.ends_with('/') {
             metadata_url.push('/');
         }
-        let credentials = match (section.consumer_key, section.token_key, section.token_secret) {
-            (Some(consumer_key), Some(token_key), Some(token_secret)) if !token_secret.is_empty() => {
-                Some(Credentials { consumer_key, token_key, token_secret })
+        let credentials = match (
+            section.consumer_key,
+            section.token_key,
+            section.token_secret,
+        ) {
+            (Some(consumer_key), Some(token_key), Some(token_secret))
+                if !token_secret.is_empty() =>
+            {
+                Some(Credentials {
+                    consumer_key,
+                    token_key,
+                    token_secret,
+                })
             }
             _ => None,
         };
-        let report_url = preseed.reporting.and_then(|mut r| r.remove("maas")).flatten().and_then(|r| r.endpoint);
-        Ok(Self { metadata_url, credentials, report_url })
+        let report_url = preseed
+            .reporting
+            .and_then(|mut r| r.remove("maas"))
+            .flatten()
+            .and_then(|r| r.endpoint);
+        Ok(Self {
+            metadata_url,
+            credentials,
+            report_url,
+        })
     }
 
     /// Reads a preseed's file.
@@ -112,10 +137,14 @@ impl Config {
     /// # Errors
     /// When it is not readable or [`Config::parse`] refuses it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let failed = |cause| ConfigError::Read { path: path.display().to_string(), cause };
+        let failed = |cause| ConfigError::Read {
+            path: path.display().to_string(),
+            cause,
+        };
         let file = std::fs::File::open(path).map_err(failed)?;
         let mut text = String::new();
-        std::io::Read::read_to_string(&mut std::io::Read::take(file, PRESEED_BYTES_MAX), &mut text).map_err(failed)?;
+        std::io::Read::read_to_string(&mut std::io::Read::take(file, PRESEED_BYTES_MAX), &mut text)
+            .map_err(failed)?;
         Self::parse(&text)
     }
 
@@ -124,20 +153,31 @@ impl Config {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(path: &Path, text: &str) -> Result<(), ConfigError> {
-        let failed = |cause| ConfigError::Write { path: path.display().to_string(), cause };
+        let failed = |cause| ConfigError::Write {
+            path: path.display().to_string(),
+            cause,
+        };
         // Removed first: the mode below counts only for a new file.
         match std::fs::remove_file(path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
             _ => {}
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(failed)?;
         file.write_all(text.as_bytes()).map_err(failed)
     }
 
     /// Scheme, host and port of the rack: `http://RACK:5248`.
     #[must_use]
     pub fn base_url(&self) -> String {
-        let rest = self.metadata_url.strip_prefix("http://").unwrap_or(&self.metadata_url);
+        let rest = self
+            .metadata_url
+            .strip_prefix("http://")
+            .unwrap_or(&self.metadata_url);
         format!("http://{}", rest.split('/').next().unwrap_or_default())
     }
 
@@ -164,7 +204,10 @@ mod tests {
         let config = Config::parse(KNOWN).unwrap();
         assert_eq!(config.metadata_url, "http://10.0.0.1:5248/MAAS/metadata/");
         assert_eq!(config.credentials.as_ref().unwrap().token_secret, "ts");
-        assert_eq!(config.report_url.as_deref(), Some("http://10.0.0.1:5248/MAAS/metadata/status/abc"));
+        assert_eq!(
+            config.report_url.as_deref(),
+            Some("http://10.0.0.1:5248/MAAS/metadata/status/abc")
+        );
         assert_eq!(config.base_url(), "http://10.0.0.1:5248");
         assert_eq!(config.site_url(), "http://10.0.0.1:5248/MAAS/");
     }
@@ -178,8 +221,14 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_without_the_keys() {
-        assert!(matches!(Config::parse("datasource: {}"), Err(ConfigError::NoMetadataUrl)));
-        assert!(matches!(Config::parse("datasource: {MAAS: {metadata_url: 'https://x/'}}"), Err(ConfigError::NotHttp(_))));
+        assert!(matches!(
+            Config::parse("datasource: {}"),
+            Err(ConfigError::NoMetadataUrl)
+        ));
+        assert!(matches!(
+            Config::parse("datasource: {MAAS: {metadata_url: 'https://x/'}}"),
+            Err(ConfigError::NotHttp(_))
+        ));
         let broken = Config::parse("datasource: [token_secret, hunter2hunter2").unwrap_err();
         assert!(!format!("{broken:?} {broken}").contains("hunter2"));
     }
@@ -192,6 +241,9 @@ mod tests {
         std::fs::write(&path, "old").unwrap();
         Config::save(&path, KNOWN).unwrap();
         assert!(Config::read(&path).unwrap().credentials.is_some());
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 }

@@ -51,15 +51,30 @@ pub enum Enlisted {
 ///
 /// # Errors
 /// When it has no interface, or the rack does not take it.
-pub fn enlist(site: &Site<'_>, http: &Http, config: &Config, machine: &str, patience: Patience) -> Result<Enlisted, EnlistError> {
+pub fn enlist(
+    site: &Site<'_>,
+    http: &Http,
+    config: &Config,
+    machine: &str,
+    patience: Patience,
+) -> Result<Enlisted, EnlistError> {
     let addresses = network::enlist_addresses(site.sys);
     if addresses.is_empty() {
         return Err(EnlistError::NoInterface);
     }
     let machines = format!("{}api/2.0/machines/", config.site_url());
     let list = addresses.join(",");
-    let query = format!("{machines}?op=is_registered&mac_address={}", utf8_percent_encode(&list, NON_ALPHANUMERIC));
-    let known = http.send(&Request { url: query, ..Request::default() }, patience)?;
+    let query = format!(
+        "{machines}?op=is_registered&mac_address={}",
+        utf8_percent_encode(&list, NON_ALPHANUMERIC)
+    );
+    let known = http.send(
+        &Request {
+            url: query,
+            ..Request::default()
+        },
+        patience,
+    )?;
     if serde_json::from_slice::<Value>(&known.body).ok() == Some(Value::Bool(true)) {
         return Ok(Enlisted::Known);
     }
@@ -72,15 +87,32 @@ pub fn enlist(site: &Site<'_>, http: &Http, config: &Config, machine: &str, pati
     };
     let power = bundle.and_then(|b| scripts::run_anonymous(site, &b));
     let architecture = debian_architecture(machine);
-    let system_id = match register(http, &machines, architecture, &list, power.as_ref(), patience) {
+    let system_id = match register(
+        http,
+        &machines,
+        architecture,
+        &list,
+        power.as_ref(),
+        patience,
+    ) {
         Err(e @ HttpError::Refused { .. }) if power.is_some() => {
-            site.journal.line(format_args!("not taken with its power control, trying without: {e}"));
+            site.journal.line(format_args!(
+                "not taken with its power control, trying without: {e}"
+            ));
             register(http, &machines, architecture, &list, None, patience)?
         }
         other => other?,
     };
-    site.journal.line(format_args!("this machine is {system_id} now"));
-    let text = preseed(http, &format!("{}latest/by-id/{system_id}/?op=get_preseed", config.metadata_url), patience)?;
+    site.journal
+        .line(format_args!("this machine is {system_id} now"));
+    let text = preseed(
+        http,
+        &format!(
+            "{}latest/by-id/{system_id}/?op=get_preseed",
+            config.metadata_url
+        ),
+        patience,
+    )?;
     let config = Config::parse(&text)?;
     if config.credentials.is_none() {
         return Err(EnlistError::NoKey);
@@ -88,7 +120,14 @@ pub fn enlist(site: &Site<'_>, http: &Http, config: &Config, machine: &str, pati
     Ok(Enlisted::New { text, config })
 }
 
-fn register(http: &Http, machines: &str, architecture: &str, addresses: &str, power: Option<&Power>, patience: Patience) -> Result<String, HttpError> {
+fn register(
+    http: &Http,
+    machines: &str,
+    architecture: &str,
+    addresses: &str,
+    power: Option<&Power>,
+    patience: Patience,
+) -> Result<String, HttpError> {
     let mut form = Form::new(&random_text());
     form.field("architecture", architecture);
     form.field("mac_addresses", addresses);
@@ -97,11 +136,23 @@ fn register(http: &Http, machines: &str, architecture: &str, addresses: &str, po
         form.field("power_type", kind);
         form.field("power_parameters", &parameters.to_string());
     }
-    let request = Request { url: machines.to_owned(), credentials: None, post: Some(form.finish()) };
+    let request = Request {
+        url: machines.to_owned(),
+        credentials: None,
+        post: Some(form.finish()),
+    };
     let answer = http.send(&request, patience)?;
-    let system_id = serde_json::from_slice::<Value>(&answer.body).ok().and_then(|v| v.get("system_id")?.as_str().map(str::to_owned));
-    let plausible = |id: &String| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    system_id.filter(plausible).ok_or_else(|| HttpError::Malformed { url: machines.to_owned(), expected: "a machine with a system_id" })
+    let system_id = serde_json::from_slice::<Value>(&answer.body)
+        .ok()
+        .and_then(|v| v.get("system_id")?.as_str().map(str::to_owned));
+    let plausible =
+        |id: &String| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    system_id
+        .filter(plausible)
+        .ok_or_else(|| HttpError::Malformed {
+            url: machines.to_owned(),
+            expected: "a machine with a system_id",
+        })
 }
 
 /// The new machine's preseed. The rack hands it out only when it has heard of the machine, which may take a moment.
@@ -110,9 +161,20 @@ fn preseed(http: &Http, url: &str, patience: Patience) -> Result<String, HttpErr
     const LIMIT: Duration = Duration::from_secs(60);
     let started = Instant::now();
     loop {
-        match http.send(&Request { url: url.to_owned(), ..Request::default() }, patience) {
+        match http.send(
+            &Request {
+                url: url.to_owned(),
+                ..Request::default()
+            },
+            patience,
+        ) {
             Ok(answer) => return Ok(String::from_utf8_lossy(&answer.body).into_owned()),
-            Err(e) if matches!(e.status(), Some(401 | 403 | 404)) && started.elapsed() < LIMIT.min(patience.limit) => std::thread::sleep(patience.first),
+            Err(e)
+                if matches!(e.status(), Some(401 | 403 | 404))
+                    && started.elapsed() < LIMIT.min(patience.limit) =>
+            {
+                std::thread::sleep(patience.first)
+            }
             Err(e) => return Err(e),
         }
     }

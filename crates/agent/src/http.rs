@@ -29,9 +29,17 @@ pub struct Patience {
 impl Patience {
     /// For everything that must not be lost: results, signals, the work order. The rack spools while its
     /// region is away, so this only bridges a restart or a longer outage of the rack itself.
-    pub const DELIVERY: Self = Self { first: Duration::from_secs(1), most: Duration::from_secs(30), limit: Duration::from_secs(30 * 60) };
+    pub const DELIVERY: Self = Self {
+        first: Duration::from_secs(1),
+        most: Duration::from_secs(30),
+        limit: Duration::from_secs(30 * 60),
+    };
     /// For what is sent again anyway: heartbeats and progress.
-    pub const PASSING: Self = Self { first: Duration::from_secs(1), most: Duration::from_secs(5), limit: Duration::from_secs(15) };
+    pub const PASSING: Self = Self {
+        first: Duration::from_secs(1),
+        most: Duration::from_secs(5),
+        limit: Duration::from_secs(15),
+    };
 }
 
 /// A request that did not succeed.
@@ -120,13 +128,18 @@ pub struct Http {
 enum Once {
     Done(Answer),
     Refused(HttpError),
-    Again { why: String, after: Option<Duration> },
+    Again {
+        why: String,
+        after: Option<Duration>,
+    },
 }
 
 /// Seconds since 1970 by this machine's clock, which may be wrong: nothing is decided by it.
 #[must_use]
 pub fn unix_time() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// 16 random hexadecimal digits for nonces and boundaries.
@@ -161,11 +174,17 @@ impl Http {
             .timeout_per_write(Some(SILENCE_LIMIT))
             .user_agent(concat!("steelyard-agent/", env!("CARGO_PKG_VERSION")))
             .build();
-        Self { agent: config.new_agent(), journal }
+        Self {
+            agent: config.new_agent(),
+            journal,
+        }
     }
 
     fn once(&self, request: &Request) -> Once {
-        let sign = request.credentials.as_ref().map(|c| c.header(unix_time().as_secs(), &random_text()));
+        let sign = request
+            .credentials
+            .as_ref()
+            .map(|c| c.header(unix_time().as_secs(), &random_text()));
         let result = match &request.post {
             None => {
                 let mut r = self.agent.get(&request.url);
@@ -175,7 +194,10 @@ impl Http {
                 r.call()
             }
             Some((content_type, body)) => {
-                let mut r = self.agent.post(&request.url).header("Content-Type", content_type.as_str());
+                let mut r = self
+                    .agent
+                    .post(&request.url)
+                    .header("Content-Type", content_type.as_str());
                 if let Some(sign) = sign {
                     r = r.header("Authorization", sign);
                 }
@@ -184,22 +206,50 @@ impl Http {
         };
         let mut response = match result {
             Ok(response) => response,
-            Err(e) => return Once::Again { why: e.to_string(), after: None },
+            Err(e) => {
+                return Once::Again {
+                    why: e.to_string(),
+                    after: None,
+                };
+            }
         };
         let status = response.status().as_u16();
-        let after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
-        let body = match response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec() {
+        let after = response
+            .headers()
+            .get("retry-after")
+            .and_then(|v| v.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        let body = match response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_vec()
+        {
             Ok(body) => body,
-            Err(e) => return Once::Again { why: format!("the answer broke off: {e}"), after: None },
+            Err(e) => {
+                return Once::Again {
+                    why: format!("the answer broke off: {e}"),
+                    after: None,
+                };
+            }
         };
         if status < 400 {
             return Once::Done(Answer { status, body });
         }
-        let shown = String::from_utf8_lossy(&body[..body.len().min(REFUSAL_SHOWN)]).trim().to_owned();
+        let shown = String::from_utf8_lossy(&body[..body.len().min(REFUSAL_SHOWN)])
+            .trim()
+            .to_owned();
         if retryable(status, after.is_some()) {
-            return Once::Again { why: format!("status {status}: {shown}"), after };
+            return Once::Again {
+                why: format!("status {status}: {shown}"),
+                after,
+            };
         }
-        Once::Refused(HttpError::Refused { url: request.url.clone(), status, body: shown })
+        Once::Refused(HttpError::Refused {
+            url: request.url.clone(),
+            status,
+            body: shown,
+        })
     }
 
     /// Sends a request, again and again while the other side is away.
@@ -218,11 +268,19 @@ impl Http {
             let pause = after.unwrap_or(wait).min(patience.most);
             let waited = started.elapsed();
             if waited + pause > patience.limit {
-                return Err(HttpError::Away { url: request.url.clone(), tries, waited, last: why });
+                return Err(HttpError::Away {
+                    url: request.url.clone(),
+                    tries,
+                    waited,
+                    last: why,
+                });
             }
             // The first failure and every tenth: an outage of half an hour shall not fill the console.
             if tries % 10 == 1 {
-                self.journal.line(format_args!("{} is away ({why}), trying again", request.url));
+                self.journal.line(format_args!(
+                    "{} is away ({why}), trying again",
+                    request.url
+                ));
             }
             std::thread::sleep(pause);
             wait = (wait * 2).min(patience.most);
@@ -239,14 +297,23 @@ impl Http {
         if offset > 0 {
             request = request.header("Range", format!("bytes={offset}-"));
         }
-        let away = |last: String| HttpError::Away { url: url.to_owned(), tries: 1, waited: Duration::ZERO, last };
+        let away = |last: String| HttpError::Away {
+            url: url.to_owned(),
+            tries: 1,
+            waited: Duration::ZERO,
+            last,
+        };
         let response = request.call().map_err(|e| away(e.to_string()))?;
         let status = response.status().as_u16();
         if status != 200 && status != 206 {
             return Err(if retryable(status, true) {
                 away(format!("status {status}"))
             } else {
-                HttpError::Refused { url: url.to_owned(), status, body: String::new() }
+                HttpError::Refused {
+                    url: url.to_owned(),
+                    status,
+                    body: String::new(),
+                }
             });
         }
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
@@ -255,7 +322,15 @@ impl Http {
         } else {
             header("content-length").and_then(|v| v.parse().ok())
         };
-        let body = response.into_body().into_with_config().limit(u64::MAX).reader();
-        Ok(Stream { status, total, body: Box::new(body) })
+        let body = response
+            .into_body()
+            .into_with_config()
+            .limit(u64::MAX)
+            .reader();
+        Ok(Stream {
+            status,
+            total,
+            body: Box::new(body),
+        })
     }
 }

@@ -53,7 +53,15 @@ impl Journal {
             // Without the directory there is no file; the console still has every line.
             std::fs::create_dir_all(parent).ok();
         }
-        Self::new(true, OpenOptions::new().create(true).append(true).mode(0o600).open(path).ok())
+        Self::new(
+            true,
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .open(path)
+                .ok(),
+        )
     }
 
     fn new(console: bool, file: Option<File>) -> Self {
@@ -77,13 +85,22 @@ impl Journal {
     /// `text` without the secrets.
     #[must_use]
     pub fn redact(&self, text: &str) -> String {
-        lock(&self.0.secrets).iter().fold(text.to_owned(), |t, s| if t.contains(s.as_str()) { t.replace(s, HIDDEN) } else { t })
+        lock(&self.0.secrets).iter().fold(text.to_owned(), |t, s| {
+            if t.contains(s.as_str()) {
+                t.replace(s, HIDDEN)
+            } else {
+                t
+            }
+        })
     }
 
     /// Writes one entry; line breaks inside are kept.
     pub fn line(&self, text: impl Display) {
         let text = self.redact(&text.to_string());
-        let line = format!("[{:9.3}] steelyard-agent: {text}\n", self.0.started.elapsed().as_secs_f64());
+        let line = format!(
+            "[{:9.3}] steelyard-agent: {text}\n",
+            self.0.started.elapsed().as_secs_f64()
+        );
         if self.0.console {
             // A console that cannot be written to must not stop the work.
             std::io::stderr().lock().write_all(line.as_bytes()).ok();
@@ -96,7 +113,9 @@ impl Journal {
         kept.bytes += line.len();
         kept.lines.push_back(line);
         while kept.bytes > KEPT_BYTES {
-            let Some(old) = kept.lines.pop_front() else { break };
+            let Some(old) = kept.lines.pop_front() else {
+                break;
+            };
             kept.bytes -= old.len();
             kept.dropped += 1;
         }
@@ -125,7 +144,11 @@ mod tests {
         journal.hide("abcdefgh12345");
         journal.hide("ab");
         journal.line("token abcdefgh12345 of ab");
-        assert!(journal.text().contains("token [hidden] of ab"), "{}", journal.text());
+        assert!(
+            journal.text().contains("token [hidden] of ab"),
+            "{}",
+            journal.text()
+        );
     }
 
     #[test]
@@ -136,6 +159,10 @@ mod tests {
         }
         let text = journal.text();
         assert!(text.len() <= KEPT_BYTES + 64);
-        assert!(text.contains("earlier entries dropped") && text.contains("3999 xxx") && !text.contains(" 0 xxx"));
+        assert!(
+            text.contains("earlier entries dropped")
+                && text.contains("3999 xxx")
+                && !text.contains(" 0 xxx")
+        );
     }
 }

@@ -115,10 +115,19 @@ impl Signal {
             }
         };
         text("error", self.message.clone());
-        text("script_result_id", self.script_result_id.map(|v| v.to_string()));
-        text("script_version_id", self.script_version_id.map(|v| v.to_string()));
+        text(
+            "script_result_id",
+            self.script_result_id.map(|v| v.to_string()),
+        );
+        text(
+            "script_version_id",
+            self.script_version_id.map(|v| v.to_string()),
+        );
         text("exit_status", self.exit_status.map(|v| v.to_string()));
-        text("runtime", self.runtime.map(|v| format!("{:.6}", v.as_secs_f64())));
+        text(
+            "runtime",
+            self.runtime.map(|v| format!("{:.6}", v.as_secs_f64())),
+        );
         text("attempt", self.attempt.map(|v| v.to_string()));
         if let Some((kind, parameters)) = &self.power {
             text("power_type", Some(kind.clone()));
@@ -144,7 +153,11 @@ impl Metadata {
     /// The service that `config` names.
     #[must_use]
     pub fn new(http: Http, config: Config, delivery: Patience) -> Self {
-        Self { http, config, delivery }
+        Self {
+            http,
+            config,
+            delivery,
+        }
     }
 
     /// Where the service is.
@@ -168,7 +181,11 @@ impl Metadata {
     /// # Errors
     /// As [`Http::send`].
     pub fn get(&self, tail: &str) -> Result<crate::http::Answer, HttpError> {
-        let request = Request { url: self.url(tail), credentials: self.config.credentials.clone(), post: None };
+        let request = Request {
+            url: self.url(tail),
+            credentials: self.config.credentials.clone(),
+            post: None,
+        };
         self.http.send(&request, self.delivery)
     }
 
@@ -178,8 +195,10 @@ impl Metadata {
     /// As [`Http::send`]; [`HttpError::Malformed`] when the answer is no [`Work`].
     pub fn work(&self) -> Result<Work, HttpError> {
         let answer = self.get("agent-work")?;
-        serde_json::from_slice(&answer.body)
-            .map_err(|_| HttpError::Malformed { url: self.url("agent-work"), expected: "a work order this agent understands" })
+        serde_json::from_slice(&answer.body).map_err(|_| HttpError::Malformed {
+            url: self.url("agent-work"),
+            expected: "a work order this agent understands",
+        })
     }
 
     /// The archive of scripts to run; none when there is nothing to run.
@@ -197,7 +216,11 @@ impl Metadata {
     /// As [`Http::send`].
     pub fn signal_with(&self, signal: &Signal, patience: Patience) -> Result<(), HttpError> {
         let post = Some(signal.encode(&random_text()));
-        let request = Request { url: self.url(""), credentials: self.config.credentials.clone(), post };
+        let request = Request {
+            url: self.url(""),
+            credentials: self.config.credentials.clone(),
+            post,
+        };
         self.http.send(&request, patience).map(|_| ())
     }
 
@@ -216,7 +239,11 @@ impl Metadata {
     pub fn netboot_off(&self) -> Result<(), HttpError> {
         let mut form = Form::new(&random_text());
         form.field("op", "netboot_off");
-        let request = Request { url: self.url(""), credentials: self.config.credentials.clone(), post: Some(form.finish()) };
+        let request = Request {
+            url: self.url(""),
+            credentials: self.config.credentials.clone(),
+            post: Some(form.finish()),
+        };
         self.http.send(&request, self.delivery).map(|_| ())
     }
 
@@ -231,7 +258,10 @@ impl Metadata {
         let answer = self.get("meta-data/instance-id")?;
         let id = String::from_utf8_lossy(&answer.body).trim().to_owned();
         if id.is_empty() || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(HttpError::Malformed { url: self.url("meta-data/instance-id"), expected: "an instance id" });
+            return Err(HttpError::Malformed {
+                url: self.url("meta-data/instance-id"),
+                expected: "an instance id",
+            });
         }
         Ok(format!("{}status/{id}", self.config.metadata_url))
     }
@@ -252,17 +282,25 @@ impl Heartbeat {
         let thread = std::thread::spawn(move || {
             loop {
                 let guard = seen.0.lock().unwrap_or_else(PoisonError::into_inner);
-                let (stopped, _) = seen.1.wait_timeout_while(guard, interval, |s| !*s).unwrap_or_else(PoisonError::into_inner);
+                let (stopped, _) = seen
+                    .1
+                    .wait_timeout_while(guard, interval, |s| !*s)
+                    .unwrap_or_else(PoisonError::into_inner);
                 if *stopped {
                     return;
                 }
                 drop(stopped);
-                if let Err(e) = metadata.signal_with(&Signal::new(Status::Working), Patience::PASSING) {
+                if let Err(e) =
+                    metadata.signal_with(&Signal::new(Status::Working), Patience::PASSING)
+                {
                     journal.line(format_args!("heartbeat lost: {e}"));
                 }
             }
         });
-        Self { stop, thread: Some(thread) }
+        Self {
+            stop,
+            thread: Some(thread),
+        }
     }
 }
 

@@ -5,7 +5,11 @@ use std::fmt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// RFC 5849 §3.6: everything but letters, digits, `-`, `.`, `_` and `~` is encoded.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// The machine's key. The consumer secret is always empty.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,7 +51,11 @@ mod tests {
 
     #[test]
     fn the_header_is_what_maas_clients_send() {
-        let key = Credentials { consumer_key: "con".into(), token_key: "tok+1".into(), token_secret: "sec".into() };
+        let key = Credentials {
+            consumer_key: "con".into(),
+            token_key: "tok+1".into(),
+            token_secret: "sec".into(),
+        };
         assert_eq!(
             key.header(1_700_000_000, "n1"),
             "OAuth oauth_nonce=\"n1\", oauth_timestamp=\"1700000000\", oauth_version=\"1.0\", oauth_signature_method=\"PLAINTEXT\", \

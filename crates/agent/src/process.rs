@@ -40,7 +40,9 @@ impl fmt::Display for End {
         match self {
             Self::Exited(n) => write!(f, "exit status {n}"),
             Self::Killed(n) => write!(f, "killed by signal {n}"),
-            Self::TimedOut(after) => write!(f, "killed after {} s, its time limit", after.as_secs()),
+            Self::TimedOut(after) => {
+                write!(f, "killed after {} s, its time limit", after.as_secs())
+            }
             Self::NotStarted(why) => write!(f, "not started: {why}"),
         }
     }
@@ -95,8 +97,15 @@ impl fmt::Display for Cmd {
             if n > 0 {
                 f.write_char(' ')?;
             }
-            let plain = !argument.is_empty() && argument.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=:,+@%*".contains(&b));
-            if plain { f.write_str(argument)? } else { write!(f, "'{}'", argument.replace('\'', "'\\''"))? }
+            let plain = !argument.is_empty()
+                && argument
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_./=:,+@%*".contains(&b));
+            if plain {
+                f.write_str(argument)?
+            } else {
+                write!(f, "'{}'", argument.replace('\'', "'\\''"))?
+            }
         }
         Ok(())
     }
@@ -133,7 +142,10 @@ fn tail(text: &str) -> &str {
 impl fmt::Display for CommandFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}`: {}", self.command, self.output.end)?;
-        for (name, text) in [("stderr", &self.output.stderr), ("stdout", &self.output.stdout)] {
+        for (name, text) in [
+            ("stderr", &self.output.stderr),
+            ("stdout", &self.output.stdout),
+        ] {
             if !text.trim().is_empty() {
                 write!(f, "\n{name}: {}", tail(text))?;
             }
@@ -168,7 +180,10 @@ pub fn must(runner: &dyn Runner, cmd: &Cmd) -> Result<Output, CommandFailed> {
 pub fn judge(cmd: &Cmd, output: Output) -> Result<Output, CommandFailed> {
     match output.end {
         End::Exited(0) => Ok(output),
-        _ => Err(CommandFailed { command: cmd.to_string(), output }),
+        _ => Err(CommandFailed {
+            command: cmd.to_string(),
+            output,
+        }),
     }
 }
 
@@ -198,10 +213,19 @@ impl Write for Tail {
 
 impl Runner for Host {
     fn run(&self, cmd: &Cmd, source: Option<&mut dyn Read>) -> Output {
-        let failed = |why: String| Output { end: End::NotStarted(why), stdout: String::new(), stderr: String::new() };
-        let Some((program, arguments)) = cmd.argv.split_first() else { return failed("no program".to_owned()) };
+        let failed = |why: String| Output {
+            end: End::NotStarted(why),
+            stdout: String::new(),
+            stderr: String::new(),
+        };
+        let Some((program, arguments)) = cmd.argv.split_first() else {
+            return failed("no program".to_owned());
+        };
         let mut command = Command::new(program);
-        command.args(arguments).env("LC_ALL", "C.UTF-8").envs(cmd.env.iter().map(|(k, v)| (k, v)));
+        command
+            .args(arguments)
+            .env("LC_ALL", "C.UTF-8")
+            .envs(cmd.env.iter().map(|(k, v)| (k, v)));
         let (stdout, stderr) = (Tail::default(), Tail::default());
         let (kept_out, kept_err) = (Arc::clone(&stdout.0), Arc::clone(&stderr.0));
         let out: Sink = match &cmd.stdout_to {
@@ -221,11 +245,16 @@ impl Runner for Host {
             let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             String::from_utf8_lossy(&kept[kept.len().saturating_sub(OUTPUT_KEPT)..]).into_owned()
         };
-        Output { end, stdout: take(&kept_out), stderr: take(&kept_err) }
+        Output {
+            end,
+            stdout: take(&kept_out),
+            stderr: take(&kept_err),
+        }
     }
 
     fn has(&self, program: &str) -> bool {
-        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+        let path =
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
         std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
     }
 }
@@ -284,7 +313,9 @@ fn drain(mut from: impl Read + Send + 'static, mut to: Sink, done: SyncSender<()
 }
 
 fn feed(child: &mut Child, input: Option<&mut dyn Read>) {
-    let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) else { return };
+    let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) else {
+        return;
+    };
     let mut buffer = vec![0u8; 128 * 1024];
     loop {
         match input.read(&mut buffer) {
@@ -301,10 +332,22 @@ fn feed(child: &mut Child, input: Option<&mut dyn Read>) {
 
 /// Runs `command` in a process group of its own, with its output going to `sinks` (standard output,
 /// standard error) and `input` copied into it; kills the whole group after `limit`.
-pub fn supervise(mut command: Command, input: Option<&mut dyn Read>, sinks: [Sink; 2], limit: Option<Duration>) -> (End, Duration) {
+pub fn supervise(
+    mut command: Command,
+    input: Option<&mut dyn Read>,
+    sinks: [Sink; 2],
+    limit: Option<Duration>,
+) -> (End, Duration) {
     let started = Instant::now();
-    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command.stdin(if input.is_some() {
+        Stdio::piped()
+    } else {
+        Stdio::null()
+    });
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(e) => return (End::NotStarted(e.to_string()), started.elapsed()),
@@ -322,19 +365,30 @@ pub fn supervise(mut command: Command, input: Option<&mut dyn Read>, sinks: [Sin
         streams += 1;
     }
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let watchdog = pid.zip(limit).map(|(pid, limit)| Watchdog::start(pid, limit));
+    let watchdog = pid
+        .zip(limit)
+        .map(|(pid, limit)| Watchdog::start(pid, limit));
     feed(&mut child, input);
     drop(child.stdin.take());
     // Wait without reaping first: the watchdog must never kill a number that was given to another process.
     if let Some(pid) = pid {
-        while matches!(rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT), Err(rustix::io::Errno::INTR)) {}
+        while matches!(
+            rustix::process::waitid(
+                WaitId::Pid(pid),
+                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT
+            ),
+            Err(rustix::io::Errno::INTR)
+        ) {}
     }
     let killed = watchdog.is_some_and(Watchdog::stop);
     let status = child.wait();
     let took = started.elapsed();
     let deadline = Instant::now() + OUTPUT_GRACE;
     for _ in 0..streams {
-        if drained.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_err() {
+        if drained
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            .is_err()
+        {
             break;
         }
     }
@@ -358,8 +412,14 @@ mod tests {
         let cmd = Cmd::new(&["sh", "-c", "echo out; echo bad thing >&2; exit 3"]);
         let failed = must(&Host, &cmd).unwrap_err();
         let text = failed.to_string();
-        assert!(text.contains("`sh -c 'echo out; echo bad thing >&2; exit 3'`: exit status 3"), "{text}");
-        assert!(text.contains("stderr: bad thing") && text.contains("stdout: out"), "{text}");
+        assert!(
+            text.contains("`sh -c 'echo out; echo bad thing >&2; exit 3'`: exit status 3"),
+            "{text}"
+        );
+        assert!(
+            text.contains("stderr: bad thing") && text.contains("stdout: out"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -373,14 +433,20 @@ mod tests {
     #[test]
     fn input_reaches_the_command_and_long_output_keeps_its_end() {
         let output = Host.run(&Cmd::new(&["cat"]).stdin("hello"), None);
-        assert_eq!((output.end, output.stdout.as_str()), (End::Exited(0), "hello"));
+        assert_eq!(
+            (output.end, output.stdout.as_str()),
+            (End::Exited(0), "hello")
+        );
         let output = Host.run(&Cmd::new(&["sh", "-c", "seq 1 20000"]), None);
         assert!(output.stdout.len() <= OUTPUT_KEPT && output.stdout.ends_with("20000\n"));
     }
 
     #[test]
     fn a_program_that_does_not_exist_is_said_so() {
-        assert!(matches!(Host.run(&Cmd::new(&["/no/such/program"]), None).end, End::NotStarted(_)));
+        assert!(matches!(
+            Host.run(&Cmd::new(&["/no/such/program"]), None).end,
+            End::NotStarted(_)
+        ));
         assert!(Host.has("sh") && !Host.has("no-such-program-here"));
     }
 }

@@ -60,7 +60,9 @@ impl Event {
         let (name, description, kind) = match self {
             Self::Start { name, description } => (name, description, "start"),
             Self::Progress { name, description } => (name, description, "progress"),
-            Self::Finish { name, description, .. } => (name, description, "finish"),
+            Self::Finish {
+                name, description, ..
+            } => (name, description, "finish"),
         };
         let mut out = json!({
             "name": name, "description": description, "event_type": kind, "origin": "curtin",
@@ -90,25 +92,49 @@ pub struct Reporter {
 impl Reporter {
     /// Starts it for one attempt.
     #[must_use]
-    pub fn start(http: Http, url: String, credentials: Option<Credentials>, attempt: i64, delivery: Patience, journal: Journal) -> Self {
+    pub fn start(
+        http: Http,
+        url: String,
+        credentials: Option<Credentials>,
+        attempt: i64,
+        delivery: Patience,
+        journal: Journal,
+    ) -> Self {
         let (queue, events): (_, Receiver<(f64, Event)>) = sync_channel(QUEUE);
         let thread = std::thread::spawn(move || {
             for (at, event) in events {
-                let patience = if matches!(event, Event::Progress { .. }) { Patience::PASSING } else { delivery };
-                let post = Some(("application/json".to_owned(), event.to_json(at, attempt).to_string().into_bytes()));
-                let request = Request { url: url.clone(), credentials: credentials.clone(), post };
+                let patience = if matches!(event, Event::Progress { .. }) {
+                    Patience::PASSING
+                } else {
+                    delivery
+                };
+                let post = Some((
+                    "application/json".to_owned(),
+                    event.to_json(at, attempt).to_string().into_bytes(),
+                ));
+                let request = Request {
+                    url: url.clone(),
+                    credentials: credentials.clone(),
+                    post,
+                };
                 if let Err(e) = http.send(&request, patience) {
                     journal.line(format_args!("event lost: {e}"));
                 }
             }
         });
-        Self { queue: Some(queue), thread: Some(thread) }
+        Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        }
     }
 
     /// A reporter that drops everything: for work that is not reported step by step.
     #[must_use]
     pub fn silent() -> Self {
-        Self { queue: None, thread: None }
+        Self {
+            queue: None,
+            thread: None,
+        }
     }
 
     /// Queues an event.
@@ -117,7 +143,9 @@ impl Reporter {
         let at = unix_time().as_secs_f64();
         if matches!(event, Event::Progress { .. }) {
             // The next percentage says more than this one.
-            if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = queue.try_send((at, event)) {}
+            if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+                queue.try_send((at, event))
+            {}
         } else {
             // An error means that the thread is gone, and it goes only when this sender does.
             queue.send((at, event)).ok();

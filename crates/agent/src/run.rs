@@ -134,7 +134,10 @@ impl<'a> PowerBlock<'a> {
     fn new(sys: &'a Sys, journal: &Journal) -> Self {
         for file in BLOCKS {
             let path = sys.path(file);
-            let made = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, b""));
+            let made = path
+                .parent()
+                .map_or(Ok(()), std::fs::create_dir_all)
+                .and_then(|()| std::fs::write(&path, b""));
             if let Err(e) = made {
                 journal.line(format_args!("cannot create {}: {e}", path.display()));
             }
@@ -147,7 +150,9 @@ impl Drop for PowerBlock<'_> {
     fn drop(&mut self) {
         if !self.keep {
             // Not there is as good as removed.
-            BLOCKS.iter().for_each(|f| drop(std::fs::remove_file(self.sys.path(f))));
+            BLOCKS
+                .iter()
+                .for_each(|f| drop(std::fs::remove_file(self.sys.path(f))));
         }
     }
 }
@@ -156,7 +161,12 @@ impl Drop for PowerBlock<'_> {
 ///
 /// # Errors
 /// When it could not be done; failed scripts are no error.
-pub fn run(options: &Options, sys: &Sys, runner: &dyn Runner, journal: &Journal) -> Result<Done, RunError> {
+pub fn run(
+    options: &Options,
+    sys: &Sys,
+    runner: &dyn Runner,
+    journal: &Journal,
+) -> Result<Done, RunError> {
     let mut block = PowerBlock::new(sys, journal);
     let result = work(options, sys, runner, journal, &mut block);
     if let Err(e) = &result {
@@ -167,11 +177,19 @@ pub fn run(options: &Options, sys: &Sys, runner: &dyn Runner, journal: &Journal)
 
 fn hide(journal: &Journal, config: &Config) {
     if let Some(c) = &config.credentials {
-        [&c.token_secret, &c.token_key, &c.consumer_key].into_iter().for_each(|s| journal.hide(s));
+        [&c.token_secret, &c.token_key, &c.consumer_key]
+            .into_iter()
+            .for_each(|s| journal.hide(s));
     }
 }
 
-fn work(options: &Options, sys: &Sys, runner: &dyn Runner, journal: &Journal, block: &mut PowerBlock<'_>) -> Result<Done, RunError> {
+fn work(
+    options: &Options,
+    sys: &Sys,
+    runner: &dyn Runner,
+    journal: &Journal,
+    block: &mut PowerBlock<'_>,
+) -> Result<Done, RunError> {
     let config = Config::read(&options.config)?;
     hide(journal, &config);
     let http = Http::new(journal.clone());
@@ -185,7 +203,9 @@ fn work(options: &Options, sys: &Sys, runner: &dyn Runner, journal: &Journal, bl
         grace: options.grace,
     };
     if config.credentials.is_none() {
-        let Enlisted::New { text, config } = enlist(&site, &http, &config, &options.machine, options.delivery)? else {
+        let Enlisted::New { text, config } =
+            enlist(&site, &http, &config, &options.machine, options.delivery)?
+        else {
             journal.line("this machine is known already");
             std::thread::sleep(options.known_pause);
             return Ok(Done::Known);
@@ -193,14 +213,19 @@ fn work(options: &Options, sys: &Sys, runner: &dyn Runner, journal: &Journal, bl
         hide(journal, &config);
         Config::save(&options.config, &text)?;
         let metadata = Metadata::new(http, config, options.delivery);
-        metadata.signal(&Signal::new(Status::Commissioning).with_message("enlisted; commissioning begins"))?;
+        metadata.signal(
+            &Signal::new(Status::Commissioning).with_message("enlisted; commissioning begins"),
+        )?;
         return run_scripts(options, &site, &metadata);
     }
     let metadata = Metadata::new(http, config, options.delivery);
     let work = metadata.work().inspect_err(|e| {
         // A region newer than this agent shall not wait for a machine that cannot do what it was told.
         if matches!(e, HttpError::Malformed { .. })
-            && let Err(lost) = metadata.signal_with(&Signal::new(Status::Failed).with_message(e.to_string()), Patience::PASSING)
+            && let Err(lost) = metadata.signal_with(
+                &Signal::new(Status::Failed).with_message(e.to_string()),
+                Patience::PASSING,
+            )
         {
             journal.line(format_args!("the failure was not delivered: {lost}"));
         }
@@ -209,7 +234,9 @@ fn work(options: &Options, sys: &Sys, runner: &dyn Runner, journal: &Journal, bl
         Work::Scripts => run_scripts(options, &site, &metadata),
         Work::Install(plan) => run_install(options, sys, runner, journal, &metadata, &plan, block),
         Work::Rescue => {
-            metadata.signal(&Signal::new(Status::Ok).with_message("rescue mode: the machine stays up"))?;
+            metadata.signal(
+                &Signal::new(Status::Ok).with_message("rescue mode: the machine stays up"),
+            )?;
             stay_alive(options, journal);
             Ok(Done::Rescue)
         }
@@ -221,17 +248,28 @@ fn work(options: &Options, sys: &Sys, runner: &dyn Runner, journal: &Journal, bl
     }
 }
 
-fn run_scripts(options: &Options, site: &scripts::Site<'_>, metadata: &Metadata) -> Result<Done, RunError> {
+fn run_scripts(
+    options: &Options,
+    site: &scripts::Site<'_>,
+    metadata: &Metadata,
+) -> Result<Done, RunError> {
     let heartbeat = Heartbeat::start(metadata.clone(), site.journal.clone(), options.heartbeat);
     let result = scripts::run_all(site, metadata);
     drop(heartbeat);
     match result {
-        Ok(tally) => Ok(Done::Scripts { ran: tally.ran, failed: tally.failed }),
+        Ok(tally) => Ok(Done::Scripts {
+            ran: tally.ran,
+            failed: tally.failed,
+        }),
         Err(e) => {
             let text = site.journal.redact(&install::chain(&e));
             // Whoever could not be reached before is hardly reached now; but an archive that is broken can be told of.
-            if let Err(lost) = metadata.signal_with(&Signal::new(Status::Failed).with_message(text), Patience::PASSING) {
-                site.journal.line(format_args!("the failure was not delivered: {lost}"));
+            if let Err(lost) = metadata.signal_with(
+                &Signal::new(Status::Failed).with_message(text),
+                Patience::PASSING,
+            ) {
+                site.journal
+                    .line(format_args!("the failure was not delivered: {lost}"));
             }
             Err(e.into())
         }
@@ -248,7 +286,13 @@ fn run_install(
     block: &mut PowerBlock<'_>,
 ) -> Result<Done, RunError> {
     let source = &plan.datasource;
-    [&source.token_secret, &source.token_key, &source.consumer_key].into_iter().for_each(|s| journal.hide(s));
+    [
+        &source.token_secret,
+        &source.token_key,
+        &source.consumer_key,
+    ]
+    .into_iter()
+    .for_each(|s| journal.hide(s));
     let report_url = metadata.report_url()?;
     let heartbeat = Heartbeat::start(metadata.clone(), journal.clone(), options.heartbeat);
     let report = Reporter::start(
@@ -259,7 +303,14 @@ fn run_install(
         options.delivery,
         journal.clone(),
     );
-    let site = install::Site { sys, runner, metadata, journal, target: options.target.clone(), machine: options.machine.clone() };
+    let site = install::Site {
+        sys,
+        runner,
+        metadata,
+        journal,
+        target: options.target.clone(),
+        machine: options.machine.clone(),
+    };
     let result = install::install(&site, plan, &report, &report_url);
     // Everything queued leaves before the machine does.
     report.finish();
@@ -271,7 +322,11 @@ fn run_install(
             Ok(Done::Installed)
         }
         Err(failure) => {
-            let signal = Signal { attempt: Some(plan.attempt), ..Signal::new(Status::Failed) }.with_message(failure.to_string());
+            let signal = Signal {
+                attempt: Some(plan.attempt),
+                ..Signal::new(Status::Failed)
+            }
+            .with_message(failure.to_string());
             if let Err(lost) = metadata.signal(&signal) {
                 journal.line(format_args!("the failure was not delivered: {lost}"));
             }
@@ -293,12 +348,20 @@ fn power(options: &Options, runner: &dyn Runner, journal: &Journal, action: &str
     if output.end == End::Exited(0) {
         std::thread::sleep(options.power_wait);
     } else {
-        journal.line(format_args!("`{cmd}`: {} {}", output.end, output.stderr.trim()));
+        journal.line(format_args!(
+            "`{cmd}`: {} {}",
+            output.end,
+            output.stderr.trim()
+        ));
     }
     let cmd = Cmd::new(&[action, "-f"]);
     let output = runner.run(&cmd, None);
     if output.end != End::Exited(0) {
-        journal.line(format_args!("`{cmd}`: {} {}", output.end, output.stderr.trim()));
+        journal.line(format_args!(
+            "`{cmd}`: {} {}",
+            output.end,
+            output.stderr.trim()
+        ));
     }
 }
 
@@ -306,8 +369,15 @@ fn power(options: &Options, runner: &dyn Runner, journal: &Journal, action: &str
 fn stay_alive(options: &Options, journal: &Journal) {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(&options.agent);
-    command.arg("heartbeat").arg("--config").arg(&options.config);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command
+        .arg("heartbeat")
+        .arg("--config")
+        .arg(&options.config);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0);
     if let Err(e) = command.spawn() {
         journal.line(format_args!("no heartbeat in rescue mode: {e}"));
     }

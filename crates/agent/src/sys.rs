@@ -62,9 +62,14 @@ impl Sys {
     /// The names in a directory, sorted; numbers inside names count as numbers (`cpu2` before `cpu10`).
     #[must_use]
     pub fn list(&self, path: impl AsRef<Path>) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.path(path)) else { return Vec::new() };
-        let mut names: Vec<String> =
-            entries.filter_map(Result::ok).take(DIR_ENTRIES_MAX).map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        let Ok(entries) = std::fs::read_dir(self.path(path)) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = entries
+            .filter_map(Result::ok)
+            .take(DIR_ENTRIES_MAX)
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort_by_cached_key(|n| natural(n));
         names
     }
@@ -93,14 +98,23 @@ impl Sys {
     /// udev's properties of a device (`b8:0`, `n2`, `+pci:0000:00:03.0`): what follows `E:` in its database.
     #[must_use]
     pub fn udev(&self, id: &str) -> std::collections::BTreeMap<String, String> {
-        let text = self.text(Path::new("run/udev/data").join(id)).unwrap_or_default();
-        text.lines().filter_map(|l| l.strip_prefix("E:")?.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+        let text = self
+            .text(Path::new("run/udev/data").join(id))
+            .unwrap_or_default();
+        text.lines()
+            .filter_map(|l| l.strip_prefix("E:")?.split_once('='))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect()
     }
 
     /// The options of the running kernel.
     #[must_use]
     pub fn kernel_options(&self) -> Vec<String> {
-        self.text("proc/cmdline").unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+        self.text("proc/cmdline")
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -110,11 +124,18 @@ pub fn natural(name: &str) -> Vec<(String, u64)> {
     let mut out = Vec::new();
     let mut rest = name;
     while !rest.is_empty() {
-        let text_end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let text_end = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let (text, tail) = rest.split_at(text_end);
-        let digits_end = tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len());
+        let digits_end = tail
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(tail.len());
         let (digits, tail) = tail.split_at(digits_end);
-        out.push((text.to_owned(), digits.parse().unwrap_or(u64::from(!digits.is_empty()))));
+        out.push((
+            text.to_owned(),
+            digits.parse().unwrap_or(u64::from(!digits.is_empty())),
+        ));
         rest = tail;
     }
     out
@@ -123,7 +144,11 @@ pub fn natural(name: &str) -> Vec<(String, u64)> {
 /// The last component of `path` that is a PCI address (`0000:00:1f.2`).
 #[must_use]
 pub fn pci_address(path: &Path) -> Option<String> {
-    path.iter().rev().map(|c| c.to_string_lossy()).find(|c| is_pci_address(c)).map(|c| c.into_owned())
+    path.iter()
+        .rev()
+        .map(|c| c.to_string_lossy())
+        .find(|c| is_pci_address(c))
+        .map(|c| c.into_owned())
 }
 
 /// Whether `text` has the form `0000:00:1f.2`.
@@ -131,9 +156,19 @@ pub fn pci_address(path: &Path) -> Option<String> {
 pub fn is_pci_address(text: &str) -> bool {
     let hex = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_hexdigit());
     let mut parts = text.split(':');
-    let (Some(domain), Some(bus), Some(rest), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else { return false };
-    let Some((slot, function)) = rest.split_once('.') else { return false };
-    domain.len() >= 4 && hex(domain, domain.len()) && hex(bus, 2) && hex(slot, 2) && hex(function, 1)
+    let (Some(domain), Some(bus), Some(rest), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let Some((slot, function)) = rest.split_once('.') else {
+        return false;
+    };
+    domain.len() >= 4
+        && hex(domain, domain.len())
+        && hex(bus, 2)
+        && hex(slot, 2)
+        && hex(function, 1)
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use link::message::{Batch, CommandResult, Hello, Outcome, PassedRequest, PassedResponse, Report, ToRack, Welcome};
+use link::message::{
+    Batch, CommandResult, Hello, Outcome, PassedRequest, PassedResponse, Report, ToRack, Welcome,
+};
 use link::port::{BlobReader, LinkError, Region};
 use link::snapshot::{Position, Snapshot};
 use link::tls::TlsError;
@@ -38,20 +40,37 @@ const CONTENT: &[u8] = &[7; 1_000_000];
 impl Region for Fake {
     async fn hello(&self, hello: Hello) -> Result<Welcome, LinkError> {
         if hello.version != link::VERSION {
-            return Err(LinkError::Version { region: link::VERSION, rack: hello.version });
+            return Err(LinkError::Version {
+                region: link::VERSION,
+                rack: hello.version,
+            });
         }
-        Ok(Welcome { rack: SystemId(self.fingerprint[..6].to_owned()), version: link::VERSION, last_batch: 4 })
+        Ok(Welcome {
+            rack: SystemId(self.fingerprint[..6].to_owned()),
+            version: link::VERSION,
+            last_batch: 4,
+        })
     }
 
-    async fn subscribe(&self, _rack: &SystemId, _from: Option<Position>) -> Result<mpsc::Receiver<ToRack>, LinkError> {
+    async fn subscribe(
+        &self,
+        _rack: &SystemId,
+        _from: Option<Position>,
+    ) -> Result<mpsc::Receiver<ToRack>, LinkError> {
         let (to, from) = mpsc::channel(4);
-        to.send(ToRack::Snapshot(Box::<Snapshot>::default())).await.expect("there is room");
+        to.send(ToRack::Snapshot(Box::<Snapshot>::default()))
+            .await
+            .expect("there is room");
         self.told.lock().unwrap().subscribers.push(to);
         Ok(from)
     }
 
     async fn report(&self, rack: &SystemId, batch: Batch) -> Result<(), LinkError> {
-        self.told.lock().unwrap().batches.push((rack.clone(), batch.number));
+        self.told
+            .lock()
+            .unwrap()
+            .batches
+            .push((rack.clone(), batch.number));
         Ok(())
     }
 
@@ -60,16 +79,32 @@ impl Region for Fake {
         Ok(())
     }
 
-    async fn pass(&self, _rack: &SystemId, request: PassedRequest) -> Result<PassedResponse, LinkError> {
-        Ok(PassedResponse { status: 200, headers: vec![], body: request.body })
+    async fn pass(
+        &self,
+        _rack: &SystemId,
+        request: PassedRequest,
+    ) -> Result<PassedResponse, LinkError> {
+        Ok(PassedResponse {
+            status: 200,
+            headers: vec![],
+            body: request.body,
+        })
     }
 
-    async fn blob(&self, _rack: &SystemId, sha256: &str, offset: u64) -> Result<BlobReader, LinkError> {
+    async fn blob(
+        &self,
+        _rack: &SystemId,
+        sha256: &str,
+        offset: u64,
+    ) -> Result<BlobReader, LinkError> {
         if sha256 != "good" {
             return Err(LinkError::NoBlob(sha256.to_owned()));
         }
         let rest = &CONTENT[usize::try_from(offset).unwrap()..];
-        Ok(BlobReader { size: CONTENT.len() as u64, reader: Box::new(rest) })
+        Ok(BlobReader {
+            size: CONTENT.len() as u64,
+            reader: Box::new(rest),
+        })
     }
 }
 
@@ -82,16 +117,25 @@ struct Hosting {
 #[async_trait]
 impl Host for Hosting {
     fn region(&self, fingerprint: String) -> Arc<dyn Region> {
-        Arc::new(Fake { told: Arc::clone(&self.told), fingerprint })
+        Arc::new(Fake {
+            told: Arc::clone(&self.told),
+            fingerprint,
+        })
     }
 
-    async fn enrol(&self, token: String, csr: String, hostname: String) -> Result<(String, SystemId), String> {
+    async fn enrol(
+        &self,
+        token: String,
+        csr: String,
+        hostname: String,
+    ) -> Result<(String, SystemId), String> {
         let mut told = self.told.lock().unwrap();
         if told.spent || ca::hash_token(&token) != self.token_hash {
             return Err("the secret is spent or wrong".to_owned());
         }
         told.spent = true;
-        let pem = ca::issue_rack(&self.authority, &csr, &hostname, [9; 16]).map_err(|e| e.to_string())?;
+        let pem =
+            ca::issue_rack(&self.authority, &csr, &hostname, [9; 16]).map_err(|e| e.to_string())?;
         Ok((pem, SystemId("abc123".to_owned())))
     }
 }
@@ -110,13 +154,25 @@ async fn setup() -> Setup {
     let own = ca::issue_region(&authority, &["127.0.0.1".parse().unwrap()], [2; 16]).unwrap();
     let secret = Secret::new([3; 32], &authority.fingerprint().unwrap());
     let told = Arc::default();
-    let host = Hosting { told: Arc::clone(&told), authority: authority.clone(), token_hash: secret.hash() };
+    let host = Hosting {
+        told: Arc::clone(&told),
+        authority: authority.clone(),
+        token_hash: secret.hash(),
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let (pem, s) = (authority.certificate.clone(), stop.clone());
-    let serving = tokio::spawn(async move { server::serve(listener, &pem, &own, Arc::new(host), s).await });
-    Setup { address, authority, secret, told, stop, serving }
+    let serving =
+        tokio::spawn(async move { server::serve(listener, &pem, &own, Arc::new(host), s).await });
+    Setup {
+        address,
+        authority,
+        secret,
+        told,
+        stop,
+        serving,
+    }
 }
 
 fn hello() -> Hello {
@@ -132,7 +188,9 @@ fn hello() -> Hello {
 }
 
 async fn enrolled(s: &Setup) -> Client {
-    let (own, authority, rack) = client::enrol(&s.address.to_string(), &s.secret, "rack-1").await.unwrap();
+    let (own, authority, rack) = client::enrol(&s.address.to_string(), &s.secret, "rack-1")
+        .await
+        .unwrap();
     assert_eq!(rack.as_str(), "abc123");
     Client::new(vec![s.address.to_string()], &authority, &own).unwrap()
 }
@@ -156,11 +214,22 @@ async fn every_call_crosses_the_link() {
     let rack = c.hello(hello()).await.unwrap().rack;
     let mut messages = c.subscribe(&rack, None).await.unwrap();
     assert!(matches!(messages.recv().await, Some(ToRack::Snapshot(_))));
-    let batch = Batch { number: 5, reports: vec![Report::Timeline { entries: vec![] }] };
+    let batch = Batch {
+        number: 5,
+        reports: vec![Report::Timeline { entries: vec![] }],
+    };
     // What a rack calls itself does not count: the region goes by the certificate.
-    c.report(&SystemId("other".to_owned()), batch).await.unwrap();
+    c.report(&SystemId("other".to_owned()), batch)
+        .await
+        .unwrap();
     assert_eq!(s.told.lock().unwrap().batches, [(rack.clone(), 5)]);
-    let result = CommandResult { id: 1, attempt: 2, outcome: Outcome::Refused { message: "no".to_owned() } };
+    let result = CommandResult {
+        id: 1,
+        attempt: 2,
+        outcome: Outcome::Refused {
+            message: "no".to_owned(),
+        },
+    };
     c.complete(&rack, result.clone()).await.unwrap();
     assert_eq!(s.told.lock().unwrap().results, [result]);
     let answer = c.pass(&rack, request(b"\x00\xff binary")).await.unwrap();
@@ -170,7 +239,10 @@ async fn every_call_crosses_the_link() {
     let mut rest = Vec::new();
     blob.reader.read_to_end(&mut rest).await.unwrap();
     assert_eq!(rest.len(), 1_000);
-    assert!(matches!(c.blob(&rack, "bad", 0).await, Err(LinkError::NoBlob(_))));
+    assert!(matches!(
+        c.blob(&rack, "bad", 0).await,
+        Err(LinkError::NoBlob(_))
+    ));
     s.stop.cancel();
     s.serving.await.unwrap().unwrap();
 }
@@ -184,9 +256,19 @@ async fn a_lost_region_ends_the_subscription_and_calls_fail_at_once() {
     messages.recv().await;
     s.stop.cancel();
     s.serving.await.unwrap().unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(10), messages.recv()).await.expect("the channel closes");
+    let ended = tokio::time::timeout(Duration::from_secs(10), messages.recv())
+        .await
+        .expect("the channel closes");
     assert!(ended.is_none());
-    let failed = c.report(&rack, Batch { number: 6, reports: vec![] }).await;
+    let failed = c
+        .report(
+            &rack,
+            Batch {
+                number: 6,
+                reports: vec![],
+            },
+        )
+        .await;
     assert!(matches!(failed, Err(LinkError::Away(_))), "{failed:?}");
 }
 
@@ -200,7 +282,10 @@ async fn a_secret_is_good_once_and_only_at_its_region() {
     let elsewhere = Secret::new([3; 32], &"00".repeat(32));
     let refused = client::enrol(&other.address.to_string(), &elsewhere, "rack-2").await;
     assert!(matches!(refused, Err(TlsError::OtherRegion)), "{refused:?}");
-    assert!(!other.told.lock().unwrap().spent, "the token never reached the wrong region");
+    assert!(
+        !other.told.lock().unwrap().spent,
+        "the token never reached the wrong region"
+    );
 }
 
 #[tokio::test]
@@ -208,12 +293,18 @@ async fn nobody_without_a_certificate_of_the_region_gets_in() {
     let s = setup().await;
     let foreign = ca::new_authority([8; 16]).unwrap();
     let (key, csr) = ca::request("intruder").unwrap();
-    let own = Identity { certificate: ca::issue_rack(&foreign, &csr, "intruder", [1; 16]).unwrap(), key };
+    let own = Identity {
+        certificate: ca::issue_rack(&foreign, &csr, "intruder", [1; 16]).unwrap(),
+        key,
+    };
     let c = Client::new(vec![s.address.to_string()], &s.authority.certificate, &own).unwrap();
     assert!(matches!(c.hello(hello()).await, Err(LinkError::Away(_))));
     // And a rack does not talk to a region of another authority.
     let (key, csr) = ca::request("rack-1").unwrap();
-    let own = Identity { certificate: ca::issue_rack(&s.authority, &csr, "rack-1", [1; 16]).unwrap(), key };
+    let own = Identity {
+        certificate: ca::issue_rack(&s.authority, &csr, "rack-1", [1; 16]).unwrap(),
+        key,
+    };
     let c = Client::new(vec![s.address.to_string()], &foreign.certificate, &own).unwrap();
     assert!(matches!(c.hello(hello()).await, Err(LinkError::Away(_))));
 }
@@ -221,8 +312,14 @@ async fn nobody_without_a_certificate_of_the_region_gets_in() {
 #[test]
 fn a_passed_request_shows_no_credentials() {
     let text = format!("{:?}", request(b"secret body"));
-    assert!(!text.contains("OAuth") && !text.contains("secret body"), "{text}");
-    let report = Report::Passed { request: request(b""), at: Timestamp(1) };
+    assert!(
+        !text.contains("OAuth") && !text.contains("secret body"),
+        "{text}"
+    );
+    let report = Report::Passed {
+        request: request(b""),
+        at: Timestamp(1),
+    };
     let back: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
     assert_eq!(back, report);
 }

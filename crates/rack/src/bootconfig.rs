@@ -83,16 +83,31 @@ pub fn render(q: &Question<'_>) -> Rendered {
     let purpose = decide(q.machine.map(|m| &m.facts));
     let arch = machine_arch(q);
     match purpose {
-        Purpose::Local => Rendered { text: text::local(q.loader, arch), purpose, missing: None },
+        Purpose::Local => Rendered {
+            text: text::local(q.loader, arch),
+            purpose,
+            missing: None,
+        },
         Purpose::Enlist | Purpose::Commissioning | Purpose::Xinstall | Purpose::Poweroff => {
             match image::choose(q.snapshot, q.machine, purpose, arch) {
                 Ok(image) => {
-                    let system = System { image, cmdline: cmdline::render(q, image) };
-                    Rendered { text: text::system(q, &system), purpose, missing: None }
+                    let system = System {
+                        image,
+                        cmdline: cmdline::render(q, image),
+                    };
+                    Rendered {
+                        text: text::system(q, &system),
+                        purpose,
+                        missing: None,
+                    }
                 }
                 Err(missing) => {
                     let words = missing.to_string();
-                    Rendered { text: text::missing(q.loader, &words), purpose, missing: Some(words) }
+                    Rendered {
+                        text: text::missing(q.loader, &words),
+                        purpose,
+                        missing: Some(words),
+                    }
                 }
             }
         }
@@ -101,7 +116,10 @@ pub fn render(q: &Question<'_>) -> Rendered {
 
 /// Debian's architecture name of whoever asks.
 fn machine_arch<'a>(q: &Question<'a>) -> &'a str {
-    let known = q.machine.and_then(|m| m.architecture.split('/').next()).filter(|a| !a.is_empty());
+    let known = q
+        .machine
+        .and_then(|m| m.architecture.split('/').next())
+        .filter(|a| !a.is_empty());
     known.or(q.arch).unwrap_or(DEFAULT_ARCH)
 }
 
@@ -109,9 +127,19 @@ fn machine_arch<'a>(q: &Question<'a>) -> &'a str {
 fn plain(text: &str, fallback: &str) -> String {
     let cleaned: String = text
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+' | '~') { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+' | '~') {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect();
-    if cleaned.is_empty() || cleaned.bytes().all(|b| b == b'.') { fallback.to_owned() } else { cleaned }
+    if cleaned.is_empty() || cleaned.bytes().all(|b| b == b'.') {
+        fallback.to_owned()
+    } else {
+        cleaned
+    }
 }
 
 #[cfg(test)]

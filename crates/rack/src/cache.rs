@@ -133,8 +133,19 @@ impl Cache {
     ) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
         let turns = Arc::new(Semaphore::new(MAX_FILLS));
-        let inner = Inner { dir, limit, region, shared, state: Mutex::default(), turns, tasks, cancel };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner {
+            dir,
+            limit,
+            region,
+            shared,
+            state: Mutex::default(),
+            turns,
+            tasks,
+            cancel,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Opens content by its full hash (lower-case hexadecimal SHA-256). Returns once its size is known;
@@ -164,22 +175,33 @@ impl Cache {
     /// Full hashes in the cache that begin with `prefix`, complete or not checked yet.
     #[must_use]
     pub fn with_prefix(&self, prefix: &str) -> Vec<String> {
-        let names = fs::read_dir(&self.inner.dir).into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
-        names.filter(|n| n.len() == crate::namespace::HASH_DIGITS && n.starts_with(prefix)).collect()
+        let names = fs::read_dir(&self.inner.dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| e.file_name().into_string().ok());
+        names
+            .filter(|n| n.len() == crate::namespace::HASH_DIGITS && n.starts_with(prefix))
+            .collect()
     }
 
     fn open_complete(&self, state: &mut State, sha256: &str) -> Option<Blob> {
         let known = state.complete.get(sha256)?;
         let path = self.inner.dir.join(sha256);
-        let unchanged = File::open(&path).and_then(|f| f.metadata().map(|m| (f, m))).ok().filter(|(_, m)| {
-            m.len() == known.size && m.modified().ok() == known.modified
-        });
+        let unchanged = File::open(&path)
+            .and_then(|f| f.metadata().map(|m| (f, m)))
+            .ok()
+            .filter(|(_, m)| m.len() == known.size && m.modified().ok() == known.modified);
         match unchanged {
             Some((file, _)) => {
                 let size = known.size;
                 // The time of use is what eviction goes by; a disk that cannot keep it evicts less well.
-                file.set_times(FileTimes::new().set_accessed(SystemTime::now())).ok();
-                Some(Blob::Complete { file: Arc::new(file), size })
+                file.set_times(FileTimes::new().set_accessed(SystemTime::now()))
+                    .ok();
+                Some(Blob::Complete {
+                    file: Arc::new(file),
+                    size,
+                })
             }
             None => {
                 state.complete.remove(sha256);
@@ -197,18 +219,32 @@ impl Cache {
             // From an earlier run, or changed behind our back: to be checked like anything received.
             fs::rename(&whole, &partial).map_err(|e| CacheError::Disk(e.to_string()))?;
         }
-        let fill = Arc::new(Fill::create(Arc::clone(&sha), &partial).map_err(|e| CacheError::Disk(e.to_string()))?);
+        let fill = Arc::new(
+            Fill::create(Arc::clone(&sha), &partial)
+                .map_err(|e| CacheError::Disk(e.to_string()))?,
+        );
         state.fills.insert(Arc::clone(&sha), Arc::clone(&fill));
         let cache = self.clone();
         let filling = Arc::clone(&fill);
-        self.inner.tasks.spawn(async move { cache.fill(filling, had_whole).await });
+        self.inner
+            .tasks
+            .spawn(async move { cache.fill(filling, had_whole).await });
         Ok(fill)
     }
 
     async fn fill(&self, fill: Arc<Fill>, had_whole: bool) {
         let run = async {
-            let _turn = self.inner.turns.acquire().await.map_err(|_| CacheError::Stopping)?;
-            let rack = self.inner.shared.rack().unwrap_or_else(|| SystemId(String::new()));
+            let _turn = self
+                .inner
+                .turns
+                .acquire()
+                .await
+                .map_err(|_| CacheError::Stopping)?;
+            let rack = self
+                .inner
+                .shared
+                .rack()
+                .unwrap_or_else(|| SystemId(String::new()));
             fill.run(&*self.inner.region, &rack, had_whole).await
         };
         let result = tokio::select! {
@@ -244,7 +280,10 @@ impl Cache {
                     CacheError::Unknown(_) => {
                         fs::remove_file(&partial).ok();
                     }
-                    CacheError::Away(_) | CacheError::Disk(_) | CacheError::Busy | CacheError::Stopping => {
+                    CacheError::Away(_)
+                    | CacheError::Disk(_)
+                    | CacheError::Busy
+                    | CacheError::Stopping => {
                         tracing::warn!(sha256 = %sha, %error, "content not complete");
                     }
                 }
@@ -262,7 +301,10 @@ impl Cache {
             .flatten()
             .filter_map(|e| {
                 let meta = e.metadata().ok()?;
-                let used = meta.accessed().or_else(|_| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+                let used = meta
+                    .accessed()
+                    .or_else(|_| meta.modified())
+                    .unwrap_or(SystemTime::UNIX_EPOCH);
                 Some((used, meta.len(), e.file_name().into_string().ok()?))
             })
             .collect();
@@ -291,6 +333,9 @@ impl Cache {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

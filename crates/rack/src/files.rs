@@ -118,7 +118,10 @@ struct Reader {
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader").field("client", &self.client).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Reader")
+            .field("client", &self.client)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,7 +193,12 @@ impl Content {
         if let (Some(altered @ CacheError::Altered { .. }), Some(reader)) = (cause, &self.reader)
             && !reader.noted.swap(true, Ordering::Relaxed)
         {
-            reader.shared.note_for(reader.client, What::Note { text: format!("{altered} (asked for as {})", reader.path) });
+            reader.shared.note_for(
+                reader.client,
+                What::Note {
+                    text: format!("{altered} (asked for as {})", reader.path),
+                },
+            );
         }
     }
 }
@@ -205,7 +213,14 @@ impl Files {
     /// configurations.
     #[must_use]
     pub fn new(shared: Shared, cache: Cache, loaders: Loaders, http_port: u16) -> Self {
-        Self { inner: Arc::new(Inner { shared, cache, loaders, http_port }) }
+        Self {
+            inner: Arc::new(Inner {
+                shared,
+                cache,
+                loaders,
+                http_port,
+            }),
+        }
     }
 
     /// The port that machines reach this rack's HTTP at.
@@ -227,11 +242,17 @@ impl Files {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub async fn open_or_why(&self, path: &str, context: ClientContext) -> Result<Opened, OpenError> {
+    pub async fn open_or_why(
+        &self,
+        path: &str,
+        context: ClientContext,
+    ) -> Result<Opened, OpenError> {
         match parse(path) {
             Ask::Nothing => Err(OpenError::NotFound),
             Ask::Chain(loader) => Ok(Opened::Rendered(bootconfig::text::chain(loader).into())),
-            Ask::Config { loader, who, arch } => self.config(path, loader, &who, arch, context).await,
+            Ask::Config { loader, who, arch } => {
+                self.config(path, loader, &who, arch, context).await
+            }
             Ask::Blob(prefix) => {
                 let sha256 = self.full_hash(prefix).ok_or(OpenError::NotFound)?;
                 self.blob(&sha256, path, context).await
@@ -254,11 +275,18 @@ impl Files {
         let (machine, mac) = match who {
             Who::Mac(mac) => (machine_with_mac(&snapshot, *mac), Some(*mac)),
             Who::Uuid(uuid) => {
-                let m = snapshot.machines.values().find(|m| m.hardware_uuid.as_deref().is_some_and(|u| u.eq_ignore_ascii_case(uuid)));
+                let m = snapshot.machines.values().find(|m| {
+                    m.hardware_uuid
+                        .as_deref()
+                        .is_some_and(|u| u.eq_ignore_ascii_case(uuid))
+                });
                 (m, leased)
             }
             // A loader that cannot name its machine asks for this; its address may still tell.
-            Who::Default(_) => (leased.and_then(|mac| machine_with_mac(&snapshot, mac)), leased),
+            Who::Default(_) => (
+                leased.and_then(|mac| machine_with_mac(&snapshot, mac)),
+                leased,
+            ),
         };
         let arch = match who {
             Who::Default(arch) => arch.as_deref().or(implied_arch),
@@ -272,7 +300,14 @@ impl Files {
             Who::Mac(_) | Who::Uuid(_) => implied_arch,
         };
         let rack = SocketAddr::new(context.local, self.inner.http_port);
-        let question = Question { snapshot: &snapshot, machine, arch, loader, transport: context.transport, rack };
+        let question = Question {
+            snapshot: &snapshot,
+            machine,
+            arch,
+            loader,
+            transport: context.transport,
+            rack,
+        };
         let rendered = bootconfig::render(&question);
 
         let at = now();
@@ -291,7 +326,11 @@ impl Files {
             system_id: machine.map(|m| m.system_id.clone()),
             ..Entry::new(at, what)
         };
-        shared.note(entry(What::Config { loader: loader.word().into(), path: tidy(path), purpose: rendered.purpose }));
+        shared.note(entry(What::Config {
+            loader: loader.word().into(),
+            path: tidy(path),
+            purpose: rendered.purpose,
+        }));
         for text in words {
             shared.note(entry(What::Note { text }));
         }
@@ -301,7 +340,14 @@ impl Files {
                 mac,
                 ip: context.ip,
                 rack_ip: context.local,
-                method: method(loader, implied_arch, machine.and_then(|m| m.architecture.split('/').next()).or(arch)).into(),
+                method: method(
+                    loader,
+                    implied_arch,
+                    machine
+                        .and_then(|m| m.architecture.split('/').next())
+                        .or(arch),
+                )
+                .into(),
                 purpose: rendered.purpose,
                 at,
             }))
@@ -309,11 +355,23 @@ impl Files {
         Ok(Opened::Rendered(rendered.text.into()))
     }
 
-    async fn file(&self, name: &str, path: &str, context: ClientContext) -> Result<Opened, OpenError> {
+    async fn file(
+        &self,
+        name: &str,
+        path: &str,
+        context: ClientContext,
+    ) -> Result<Opened, OpenError> {
         let snapshot = self.inner.shared.snapshot();
         // The name as asked for, else without the directory that a loader of another architecture lives in.
-        let short = name.strip_prefix("ppc64el/").or_else(|| name.strip_prefix("s390x/")).unwrap_or(name);
-        if let Some(blob) = snapshot.loaders.get(name).or_else(|| snapshot.loaders.get(short)) {
+        let short = name
+            .strip_prefix("ppc64el/")
+            .or_else(|| name.strip_prefix("s390x/"))
+            .unwrap_or(name);
+        if let Some(blob) = snapshot
+            .loaders
+            .get(name)
+            .or_else(|| snapshot.loaders.get(short))
+        {
             let sha256 = blob.sha256.clone();
             match self.blob(&sha256, path, context).await {
                 Ok(opened) => return Ok(opened),
@@ -328,10 +386,20 @@ impl Files {
 
     fn distribution_file(&self, name: &str) -> Option<Opened> {
         let (file, size) = self.inner.loaders.open(name)?;
-        Some(Opened::Content(Content { size, sha256: None, source: Source::File(Arc::new(file)), reader: None }))
+        Some(Opened::Content(Content {
+            size,
+            sha256: None,
+            source: Source::File(Arc::new(file)),
+            reader: None,
+        }))
     }
 
-    async fn blob(&self, sha256: &str, path: &str, context: ClientContext) -> Result<Opened, OpenError> {
+    async fn blob(
+        &self,
+        sha256: &str,
+        path: &str,
+        context: ClientContext,
+    ) -> Result<Opened, OpenError> {
         let (source, size) = match self.inner.cache.open(sha256).await {
             Ok(cache::Blob::Complete { file, size }) => (Source::File(file), size),
             Ok(cache::Blob::Filling { fill, size }) => (Source::Fill(fill), size),
@@ -348,7 +416,12 @@ impl Files {
             path: tidy(path),
             noted: AtomicBool::new(false),
         };
-        let content = Content { size, sha256: Some(sha256.into()), source, reader: Some(Arc::new(reader)) };
+        let content = Content {
+            size,
+            sha256: Some(sha256.into()),
+            source,
+            reader: Some(Arc::new(reader)),
+        };
         Ok(Opened::Content(content))
     }
 
@@ -358,15 +431,25 @@ impl Files {
             return Some(prefix);
         }
         let snapshot = self.inner.shared.snapshot();
-        let mut found: BTreeSet<String> =
-            blobs(&snapshot).filter(|b| b.sha256.starts_with(&prefix)).map(|b| b.sha256.clone()).collect();
+        let mut found: BTreeSet<String> = blobs(&snapshot)
+            .filter(|b| b.sha256.starts_with(&prefix))
+            .map(|b| b.sha256.clone())
+            .collect();
         found.extend(self.inner.cache.with_prefix(&prefix));
-        if found.len() == 1 { found.pop_first() } else { None }
+        if found.len() == 1 {
+            found.pop_first()
+        } else {
+            None
+        }
     }
 }
 
 fn blobs(snapshot: &Snapshot) -> impl Iterator<Item = &snapshot::Blob> {
-    let images = snapshot.images.values().flat_map(|i| [Some(&i.kernel), Some(&i.initrd), i.root.as_ref()]).flatten();
+    let images = snapshot
+        .images
+        .values()
+        .flat_map(|i| [Some(&i.kernel), Some(&i.initrd), i.root.as_ref()])
+        .flatten();
     images.chain(snapshot.loaders.values())
 }
 
@@ -389,5 +472,8 @@ fn method(loader: Loader, implied_arch: Option<&str>, arch: Option<&str>) -> &'s
 
 /// A path for the timeline: as asked for, but one line and not endless.
 fn tidy(path: &str) -> String {
-    path.chars().map(|c| if c.is_control() { '?' } else { c }).take(crate::namespace::MAX_PATH).collect()
+    path.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .take(crate::namespace::MAX_PATH)
+        .collect()
 }

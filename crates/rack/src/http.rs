@@ -79,7 +79,11 @@ pub(crate) struct Peers {
 /// # Errors
 /// When the address cannot be bound.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -103,14 +107,26 @@ impl Server {
             body_budget: Semaphore::new(pass::BODY_BUDGET_KIB),
             clients: Mutex::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Serves on listening sockets until cancelled; the tasks are in `tasks`.
-    pub fn start(&self, listeners: Vec<TcpListener>, tasks: &TaskTracker, cancel: &CancellationToken) {
+    pub fn start(
+        &self,
+        listeners: Vec<TcpListener>,
+        tasks: &TaskTracker,
+        cancel: &CancellationToken,
+    ) {
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         for listener in listeners {
-            let (server, room, cancel, connections) = (self.clone(), Arc::clone(&room), cancel.clone(), tasks.clone());
+            let (server, room, cancel, connections) = (
+                self.clone(),
+                Arc::clone(&room),
+                cancel.clone(),
+                tasks.clone(),
+            );
             tasks.spawn(async move {
                 tokio::select! {
                     () = server.accept(&listener, &room, &connections, &cancel) => {}
@@ -120,9 +136,17 @@ impl Server {
         }
     }
 
-    async fn accept(&self, listener: &TcpListener, room: &Arc<Semaphore>, tasks: &TaskTracker, cancel: &CancellationToken) {
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        room: &Arc<Semaphore>,
+        tasks: &TaskTracker,
+        cancel: &CancellationToken,
+    ) {
         loop {
-            let Ok(place) = Arc::clone(room).acquire_owned().await else { return };
+            let Ok(place) = Arc::clone(room).acquire_owned().await else {
+                return;
+            };
             let (stream, client) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -145,27 +169,41 @@ impl Server {
     }
 
     fn count(&self, client: IpAddr) -> Option<Counted> {
-        let mut clients = self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self
+            .inner
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let n = clients.entry(client).or_insert(0);
         if *n >= MAX_CONNECTIONS_PER_CLIENT && !client.is_loopback() {
             return None;
         }
         *n += 1;
-        Some(Counted { server: Arc::clone(&self.inner), client })
+        Some(Counted {
+            server: Arc::clone(&self.inner),
+            client,
+        })
     }
 
     async fn connection(&self, stream: TcpStream, client: SocketAddr, cancel: &CancellationToken) {
-        let Ok(local) = stream.local_addr() else { return };
+        let Ok(local) = stream.local_addr() else {
+            return;
+        };
         let socket = SockRef::from(&stream);
         // A socket without these still serves; a dead client is then noticed later.
         socket.set_tcp_nodelay(true).ok();
         socket.set_tcp_user_timeout(Some(STALL_TIMEOUT)).ok();
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(STALL_TIMEOUT)).ok();
+        socket
+            .set_tcp_keepalive(&TcpKeepalive::new().with_time(STALL_TIMEOUT))
+            .ok();
         let peers = Peers {
             client: client.ip().to_canonical(),
             local: SocketAddr::new(local.ip().to_canonical(), local.port()),
         };
-        let service = service_fn(|request| async move { Ok::<_, Infallible>(self.answer(request, peers).await) });
+        let service =
+            service_fn(
+                |request| async move { Ok::<_, Infallible>(self.answer(request, peers).await) },
+            );
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
@@ -194,7 +232,9 @@ impl Server {
             Method::GET | Method::HEAD => self.file(&request, peers).await,
             _ => {
                 let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
-                answer.headers_mut().insert(header::ALLOW, http::HeaderValue::from_static("GET, HEAD"));
+                answer
+                    .headers_mut()
+                    .insert(header::ALLOW, http::HeaderValue::from_static("GET, HEAD"));
                 answer
             }
         }
@@ -209,7 +249,11 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut clients = self.server.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self
+            .server
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(n) = clients.get_mut(&self.client) {
             *n -= 1;
             if *n == 0 {
@@ -220,7 +264,9 @@ impl Drop for Counted {
 }
 
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// An answer of one line.
@@ -228,7 +274,10 @@ pub(crate) fn text(status: StatusCode, words: &'static str) -> Response<Body> {
     let mut answer = Response::new(full(words));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     headers.insert(header::CONTENT_LENGTH, http::HeaderValue::from(words.len()));
     answer
 }
@@ -236,6 +285,9 @@ pub(crate) fn text(status: StatusCode, words: &'static str) -> Response<Body> {
 /// "Not now": the client may try again.
 pub(crate) fn unavailable(words: &'static str) -> Response<Body> {
     let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, words);
-    answer.headers_mut().insert(header::RETRY_AFTER, http::HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    answer.headers_mut().insert(
+        header::RETRY_AFTER,
+        http::HeaderValue::from_static(RETRY_AFTER_SECONDS),
+    );
     answer
 }

@@ -27,7 +27,10 @@ const REREAD_BLIND: Duration = Duration::from_secs(3);
 /// The subnet that an address lies in: the most specific one.
 #[must_use]
 pub fn subnet_of(snapshot: &Snapshot, address: IpAddr) -> Option<&Subnet> {
-    let containing = snapshot.subnets.values().filter(|subnet| subnet.cidr.contains(&address));
+    let containing = snapshot
+        .subnets
+        .values()
+        .filter(|subnet| subnet.cidr.contains(&address));
     containing.max_by_key(|subnet| subnet.cidr.prefix_len())
 }
 
@@ -53,7 +56,12 @@ pub fn vlans_of(snapshot: &Snapshot, interface: &Interface) -> Vec<i64> {
 #[must_use]
 pub fn told(interfaces: &[Interface]) -> Vec<Told> {
     let seen = interfaces.iter().filter(|i| !i.loopback);
-    seen.map(|i| Told { name: i.name.clone(), mac: i.mac, addresses: i.addresses.clone() }).collect()
+    seen.map(|i| Told {
+        name: i.name.clone(),
+        mac: i.mac,
+        addresses: i.addresses.clone(),
+    })
+    .collect()
 }
 
 /// Lists the interfaces now and keeps the list current until told to stop. Every change is reported to the
@@ -149,20 +157,39 @@ mod tests {
     #[test]
     fn an_interface_is_attached_to_the_vlan_of_its_most_specific_subnet() {
         let mut snapshot = Snapshot::default();
-        for s in [subnet(1, 10, "10.0.0.0/8"), subnet(2, 20, "10.1.0.0/16"), subnet(3, 20, "fd00::/64")] {
+        for s in [
+            subnet(1, 10, "10.0.0.0/8"),
+            subnet(2, 20, "10.1.0.0/16"),
+            subnet(3, 20, "fd00::/64"),
+        ] {
             snapshot.subnets.insert(s.id, s);
         }
         assert_eq!(vlans_of(&snapshot, &interface(&["10.1.2.3/24"])), [20]);
-        assert_eq!(vlans_of(&snapshot, &interface(&["10.2.2.3/24", "fd00::5/64", "10.1.0.1/16"])), [10, 20]);
-        assert_eq!(vlans_of(&snapshot, &interface(&["192.0.2.1/24"])), [] as [i64; 0]);
-        let loopback = Interface { loopback: true, ..interface(&["10.1.2.3/24"]) };
+        assert_eq!(
+            vlans_of(
+                &snapshot,
+                &interface(&["10.2.2.3/24", "fd00::5/64", "10.1.0.1/16"])
+            ),
+            [10, 20]
+        );
+        assert_eq!(
+            vlans_of(&snapshot, &interface(&["192.0.2.1/24"])),
+            [] as [i64; 0]
+        );
+        let loopback = Interface {
+            loopback: true,
+            ..interface(&["10.1.2.3/24"])
+        };
         assert_eq!(vlans_of(&snapshot, &loopback), [] as [i64; 0]);
     }
 
     #[test]
     fn the_kernel_lists_the_loopback_interface() {
         let all = raw::interfaces().unwrap();
-        let lo = all.iter().find(|i| i.loopback).expect("every namespace has one");
+        let lo = all
+            .iter()
+            .find(|i| i.loopback)
+            .expect("every namespace has one");
         assert_eq!((lo.name.as_str(), lo.mac), ("lo", None));
         assert!(told(&all).iter().all(|i| i.name != "lo"));
     }

@@ -9,10 +9,16 @@ const FILES: [(&str, &str); 14] = [
     ("bootx64.efi", "usr/lib/shim/shimx64.efi.signed"),
     ("shimx64.efi", "usr/lib/shim/shimx64.efi.signed"),
     ("mmx64.efi", "usr/lib/shim/mmx64.efi.signed"),
-    ("grubx64.efi", "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"),
+    (
+        "grubx64.efi",
+        "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed",
+    ),
     ("bootaa64.efi", "usr/lib/shim/shimaa64.efi.signed"),
     ("mmaa64.efi", "usr/lib/shim/mmaa64.efi.signed"),
-    ("grubaa64.efi", "usr/lib/grub/arm64-efi-signed/grubnetaa64.efi.signed"),
+    (
+        "grubaa64.efi",
+        "usr/lib/grub/arm64-efi-signed/grubnetaa64.efi.signed",
+    ),
     ("lpxelinux.0", "usr/lib/PXELINUX/lpxelinux.0"),
     ("pxelinux.0", "usr/lib/PXELINUX/pxelinux.0"),
     ("undionly.kpxe", "usr/lib/ipxe/undionly.kpxe"),
@@ -37,7 +43,12 @@ impl Loaders {
     #[must_use]
     pub fn find(root: &Path) -> Self {
         let mut files = BTreeMap::new();
-        for entry in fs::read_dir(root.join(MODULES)).into_iter().flatten().flatten().take(MAX_MODULES) {
+        for entry in fs::read_dir(root.join(MODULES))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .take(MAX_MODULES)
+        {
             if let Some(name) = entry.file_name().to_str().filter(|n| n.ends_with(".c32")) {
                 files.insert(name.to_owned(), entry.path());
             }

@@ -71,7 +71,14 @@ impl Power {
     #[must_use]
     pub fn new(config: PowerConfig, shared: Shared) -> Self {
         let sessions = Semaphore::new(config.sessions);
-        Self { inner: Arc::new(Inner { config, shared, sessions, turns: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                shared,
+                sessions,
+                turns: Mutex::default(),
+            }),
+        }
     }
 
     /// Carries out an order. Cancel-safe: the BMC may or may not have switched; every order can be repeated.
@@ -101,13 +108,20 @@ impl Power {
             PowerAction::Query => "query",
         };
         if order.action != PowerAction::Query || fault.is_some() {
-            let what = What::Power { command: command.into(), driver: order.driver.clone(), error: fault.cloned() };
+            let what = What::Power {
+                command: command.into(),
+                driver: order.driver.clone(),
+                error: fault.cloned(),
+            };
             self.note(order, what);
         }
     }
 
     fn note(&self, order: &PowerOrder, what: What) {
-        self.inner.shared.note(Entry { system_id: Some(order.system_id.clone()), ..Entry::new(now(), what) });
+        self.inner.shared.note(Entry {
+            system_id: Some(order.system_id.clone()),
+            ..Entry::new(now(), what)
+        });
     }
 
     async fn ipmi(&self, order: &PowerOrder) -> Result<PowerState, PowerFault> {
@@ -116,15 +130,30 @@ impl Power {
         // First the turn, then the place: orders that wait for one slow BMC take no places from others.
         let turn = self.turn(address);
         let _turn = turn.lock().await;
-        let _place = self.inner.sessions.acquire().await.map_err(|_| stopping())?;
+        let _place = self
+            .inner
+            .sessions
+            .acquire()
+            .await
+            .map_err(|_| stopping())?;
 
-        let boot = |pxe: bool| pxe.then_some(BootOnce { device: BootDevice::Pxe, boot_type: bmc.boot_type });
+        let boot = |pxe: bool| {
+            pxe.then_some(BootOnce {
+                device: BootDevice::Pxe,
+                boot_type: bmc.boot_type,
+            })
+        };
         let (goal, wanted) = match order.action {
             PowerAction::Query => (Goal::Status, None),
             PowerAction::On { pxe } => (Goal::On { boot: boot(pxe) }, Some(PowerState::On)),
             PowerAction::Cycle { pxe } => (Goal::Cycle { boot: boot(pxe) }, Some(PowerState::On)),
             PowerAction::Off => (Goal::Off { mode: bmc.off_mode }, Some(PowerState::Off)),
-            PowerAction::SoftOff => (Goal::Off { mode: OffMode::Soft }, None),
+            PowerAction::SoftOff => (
+                Goal::Off {
+                    mode: OffMode::Soft,
+                },
+                None,
+            ),
         };
         let mut first = bmc.reach(address, goal).await;
         // A machine that is just going down by itself makes BMCs refuse the switch. Each conversation
@@ -162,16 +191,35 @@ impl Power {
             Goal::Cycle { boot } => Goal::On { boot },
             other => other,
         };
-        let asked_softly = matches!(goal, Goal::Off { mode: OffMode::Soft });
+        let asked_softly = matches!(
+            goal,
+            Goal::Off {
+                mode: OffMode::Soft
+            }
+        );
         let mut last: Result<PowerState, PowerFault> = Err(no_status(address));
         for (i, wait) in self.inner.config.verify.iter().enumerate() {
             tokio::time::sleep(*wait).await;
             // `On` and `Off` look before they switch, so one conversation does both.
-            let step = if i == 0 || asked_softly { Goal::Status } else { again };
+            let step = if i == 0 || asked_softly {
+                Goal::Status
+            } else {
+                again
+            };
             last = match bmc.reach(address, step).await {
-                Ok(outcome) => outcome.status.map(|s| state_of(s.power)).ok_or_else(|| no_status(address)),
+                Ok(outcome) => outcome
+                    .status
+                    .map(|s| state_of(s.power))
+                    .ok_or_else(|| no_status(address)),
                 // The BMC said that it will never work; asking again would lock the user out.
-                Err(fault) if matches!(fault.class, PowerFaultClass::Auth | PowerFaultClass::Settings) => return Err(fault),
+                Err(fault)
+                    if matches!(
+                        fault.class,
+                        PowerFaultClass::Auth | PowerFaultClass::Settings
+                    ) =>
+                {
+                    return Err(fault);
+                }
                 Err(fault) => Err(fault),
             };
             if last.as_ref() == Ok(&wanted) {
@@ -198,7 +246,11 @@ impl Power {
     }
 
     fn turn(&self, address: SocketAddr) -> Arc<AsyncMutex<()>> {
-        let mut turns = self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self
+            .inner
+            .turns
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(turn) = turns.get(&address).and_then(Weak::upgrade) {
             return turn;
         }
@@ -219,11 +271,17 @@ const fn state_of(power: wire_ipmi::command::Power) -> PowerState {
 }
 
 fn no_status(address: SocketAddr) -> PowerFault {
-    PowerFault { class: PowerFaultClass::Action, message: format!("the BMC at {address} gave no power state") }
+    PowerFault {
+        class: PowerFaultClass::Action,
+        message: format!("the BMC at {address} gave no power state"),
+    }
 }
 
 fn stopping() -> PowerFault {
-    PowerFault { class: PowerFaultClass::Connection, message: "the rack is stopping".into() }
+    PowerFault {
+        class: PowerFaultClass::Connection,
+        message: "the rack is stopping".into(),
+    }
 }
 
 /// A parameter as text: numbers as they are written.

@@ -62,9 +62,14 @@ pub struct Advert {
 pub fn plan(snapshot: &Snapshot, interfaces: &[Interface], serving: &BTreeSet<i64>) -> Vec<Advert> {
     let mut out = Vec::new();
     for interface in interfaces.iter().filter(|i| i.up) {
-        let vlans: Vec<i64> =
-            vlans_of(snapshot, interface).into_iter().filter(|id| serving.contains(id)).collect();
-        let asking = snapshot.subnets.values().filter(|s| vlans.contains(&s.vlan_id) && s.router_advertisements);
+        let vlans: Vec<i64> = vlans_of(snapshot, interface)
+            .into_iter()
+            .filter(|id| serving.contains(id))
+            .collect();
+        let asking = snapshot
+            .subnets
+            .values()
+            .filter(|s| vlans.contains(&s.vlan_id) && s.router_advertisements);
         let prefixes: Vec<Ipv6Net> = asking
             .filter_map(|subnet| match subnet.cidr {
                 IpNet::V6(net) => Some(net.trunc()),
@@ -76,9 +81,23 @@ pub fn plan(snapshot: &Snapshot, interfaces: &[Interface], serving: &BTreeSet<i6
             IpAddr::V6(address) if address.is_unicast_link_local() => Some(address),
             IpAddr::V4(_) | IpAddr::V6(_) => None,
         });
-        let (Some(mac), Some(source), false) = (interface.mac, source, prefixes.is_empty()) else { continue };
-        let mtu = vlans.iter().filter_map(|id| snapshot.vlans.get(id)).map(|v| v.mtu).next().unwrap_or(MTU_ORDINARY);
-        out.push(Advert { index: interface.index, name: interface.name.clone(), mac, source, mtu, prefixes });
+        let (Some(mac), Some(source), false) = (interface.mac, source, prefixes.is_empty()) else {
+            continue;
+        };
+        let mtu = vlans
+            .iter()
+            .filter_map(|id| snapshot.vlans.get(id))
+            .map(|v| v.mtu)
+            .next()
+            .unwrap_or(MTU_ORDINARY);
+        out.push(Advert {
+            index: interface.index,
+            name: interface.name.clone(),
+            mac,
+            source,
+            mtu,
+            prefixes,
+        });
     }
     out
 }
@@ -131,12 +150,19 @@ pub async fn run(
     loop {
         let wanted = {
             let interfaces = interfaces.borrow_and_update();
-            plan(&shared.snapshot(), &interfaces, &serving.borrow_and_update())
+            plan(
+                &shared.snapshot(),
+                &interfaces,
+                &serving.borrow_and_update(),
+            )
         };
         running.retain(|_, (advert, _)| wanted.contains(advert));
         for advert in wanted {
             running.entry(advert.index).or_insert_with(|| {
-                (advert.clone(), AbortOnDropHandle::new(tokio::spawn(advertise(advert))))
+                (
+                    advert.clone(),
+                    AbortOnDropHandle::new(tokio::spawn(advertise(advert))),
+                )
             });
         }
         let changed = async {
@@ -160,19 +186,29 @@ async fn advertise(advert: Advert) {
         let why = match RouterSocket::open(advert.index, &advert.name) {
             Ok(socket) => match speak(&socket, &advert).await {
                 Ok(never) => match never {},
-                Err(error) => OpenError::Failed { what: format!("router advertisements on {}", advert.name), cause: error },
+                Err(error) => OpenError::Failed {
+                    what: format!("router advertisements on {}", advert.name),
+                    cause: error,
+                },
             },
             Err(error) => error,
         };
         if !said {
-            tracing::warn!(interface = advert.name, error = why.sentence(), "no router advertisements");
+            tracing::warn!(
+                interface = advert.name,
+                error = why.sentence(),
+                "no router advertisements"
+            );
             said = true;
         }
         tokio::time::sleep(REOPEN).await;
     }
 }
 
-async fn speak(socket: &RouterSocket, advert: &Advert) -> std::io::Result<std::convert::Infallible> {
+async fn speak(
+    socket: &RouterSocket,
+    advert: &Advert,
+) -> std::io::Result<std::convert::Infallible> {
     let message = message(advert);
     let mut last = None;
     let mut next = Instant::now();
@@ -220,7 +256,10 @@ mod tests {
             relay_vlan: None,
         };
         out.vlans.insert(1, vlan);
-        for (id, cidr, on) in [(1, "10.0.0.0/24", true), (2, "2001:db8:1::/64", router_advertisements)] {
+        for (id, cidr, on) in [
+            (1, "10.0.0.0/24", true),
+            (2, "2001:db8:1::/64", router_advertisements),
+        ] {
             let subnet = Subnet {
                 id,
                 vlan_id: 1,
@@ -242,7 +281,10 @@ mod tests {
             index: 3,
             name: "eth0".into(),
             mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
-            addresses: vec!["10.0.0.1/24".parse().unwrap(), "fe80::1/64".parse().unwrap()],
+            addresses: vec![
+                "10.0.0.1/24".parse().unwrap(),
+                "fe80::1/64".parse().unwrap(),
+            ],
             up: true,
             loopback: false,
         }
@@ -253,10 +295,16 @@ mod tests {
         let serving = BTreeSet::from([1]);
         let adverts = plan(&snapshot(true), &[interface()], &serving);
         assert_eq!(adverts.len(), 1);
-        assert_eq!(adverts[0].prefixes, ["2001:db8:1::/64".parse::<Ipv6Net>().unwrap()]);
+        assert_eq!(
+            adverts[0].prefixes,
+            ["2001:db8:1::/64".parse::<Ipv6Net>().unwrap()]
+        );
         assert_eq!(plan(&snapshot(true), &[interface()], &BTreeSet::new()), []);
         assert_eq!(plan(&snapshot(false), &[interface()], &serving), []);
-        let without_link_local = Interface { addresses: vec!["10.0.0.1/24".parse().unwrap()], ..interface() };
+        let without_link_local = Interface {
+            addresses: vec!["10.0.0.1/24".parse().unwrap()],
+            ..interface()
+        };
         assert_eq!(plan(&snapshot(true), &[without_link_local], &serving), []);
     }
 
@@ -265,11 +313,22 @@ mod tests {
         let advert = plan(&snapshot(true), &[interface()], &BTreeSet::from([1])).remove(0);
         let bytes = message(&advert);
         assert_eq!(&bytes[..2], [134, 0]);
-        assert_eq!(&bytes[4..8], [0, 0, 0, 0], "no hop limit, no flags, router lifetime 0");
+        assert_eq!(
+            &bytes[4..8],
+            [0, 0, 0, 0],
+            "no hop limit, no flags, router lifetime 0"
+        );
         assert_eq!(&bytes[16..24], [1, 1, 2, 0, 0, 0, 0, 1]);
-        assert_eq!(&bytes[24..28], [3, 4, 64, 0x80], "on this link, not autonomous");
+        assert_eq!(
+            &bytes[24..28],
+            [3, 4, 64, 0x80],
+            "on this link, not autonomous"
+        );
         assert_eq!(bytes.len(), 16 + 8 + 32);
-        let jumbo = message(&Advert { mtu: 9000, ..advert });
+        let jumbo = message(&Advert {
+            mtu: 9000,
+            ..advert
+        });
         assert_eq!(&jumbo[24..32], [5, 1, 0, 0, 0, 0, 0x23, 0x28]);
     }
 

@@ -75,7 +75,13 @@ impl Enable {
     /// Only what needs no privileges.
     #[must_use]
     pub const fn unprivileged() -> Self {
-        Self { dhcp: false, tftp: false, http: true, syslog: true, ra: false }
+        Self {
+            dhcp: false,
+            tftp: false,
+            http: true,
+            syslog: true,
+            ra: false,
+        }
     }
 }
 
@@ -88,7 +94,13 @@ impl Config {
             http_listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, HTTP_PORT))],
             tftp_listen: tftp::Options::default().listen,
             hostname: String::from("localhost"),
-            enable: Enable { dhcp: true, tftp: true, http: true, syslog: true, ra: true },
+            enable: Enable {
+                dhcp: true,
+                tftp: true,
+                http: true,
+                syslog: true,
+                ra: true,
+            },
             cache_limit: cache::DEFAULT_LIMIT,
             spool_limit: spool::DEFAULT_LIMIT,
             power: PowerConfig::default(),
@@ -148,9 +160,16 @@ impl Rack {
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn start(config: Config, region: Arc<dyn Region>, cancel: CancellationToken) -> Result<Self, StartError> {
+    pub async fn start(
+        config: Config,
+        region: Arc<dyn Region>,
+        cancel: CancellationToken,
+    ) -> Result<Self, StartError> {
         let data_dir = config.data_dir.clone();
-        std::fs::create_dir_all(&data_dir).map_err(|cause| StartError::DataDir { path: data_dir.clone(), cause })?;
+        std::fs::create_dir_all(&data_dir).map_err(|cause| StartError::DataDir {
+            path: data_dir.clone(),
+            cause,
+        })?;
         let (kept, identity) = uplink::load(&data_dir);
         let have_snapshot = kept.is_some();
         let (shared, reports) = Shared::new(kept.unwrap_or_default());
@@ -163,9 +182,20 @@ impl Rack {
         let stop_recorders = CancellationToken::new();
         let (services, recorders) = (TaskTracker::new(), TaskTracker::new());
 
-        let spool = Spool::open(data_dir.join("spool"), config.spool_limit).map_err(StartError::Spool)?;
-        spool.start(&shared, reports, Arc::clone(&region), &recorders, &stop_recorders);
-        recorders.spawn(uplink::persist(shared.clone(), data_dir.clone(), stop_recorders.clone()));
+        let spool =
+            Spool::open(data_dir.join("spool"), config.spool_limit).map_err(StartError::Spool)?;
+        spool.start(
+            &shared,
+            reports,
+            Arc::clone(&region),
+            &recorders,
+            &stop_recorders,
+        );
+        recorders.spawn(uplink::persist(
+            shared.clone(),
+            data_dir.clone(),
+            stop_recorders.clone(),
+        ));
 
         let cache = Cache::new(
             data_dir.join("cache"),
@@ -182,7 +212,10 @@ impl Rack {
         let mut http_addresses = Vec::new();
         if config.enable.http {
             for address in &config.http_listen {
-                let failed = |cause| StartError::Listen { address: *address, cause };
+                let failed = |cause| StartError::Listen {
+                    address: *address,
+                    cause,
+                };
                 let listener = http::bind(*address).map_err(failed)?;
                 http_addresses.push(listener.local_addr().map_err(failed)?);
                 listeners.push(listener);
@@ -191,8 +224,13 @@ impl Rack {
         let http_port = http_addresses.first().map_or(HTTP_PORT, SocketAddr::port);
         let files = Files::new(shared.clone(), cache, loaders, http_port);
         if config.enable.http {
-            Server::new(files.clone(), shared.clone(), Arc::clone(&region), spool.clone())
-                .start(listeners, &services, &stop_services);
+            Server::new(
+                files.clone(),
+                shared.clone(),
+                Arc::clone(&region),
+                spool.clone(),
+            )
+            .start(listeners, &services, &stop_services);
             shared.set_service("http", "running", "");
         } else {
             shared.set_service("http", "off", SWITCHED_OFF);
@@ -200,11 +238,24 @@ impl Rack {
 
         let watcher = interfaces::Watcher::new().map_err(StartError::Interfaces)?;
         let interfaces_now = watcher.subscribe();
-        let probe = start_network(&config, &shared, &files, &interfaces_now, &services, &stop_services);
+        let probe = start_network(
+            &config,
+            &shared,
+            &files,
+            &interfaces_now,
+            &services,
+            &stop_services,
+        );
         services.spawn(watcher.run(shared.clone(), stop_services.clone()));
 
         let power = Power::new(config.power.clone(), shared.clone());
-        let commands = Commands::new(Arc::clone(&region), power, probe, services.clone(), stop_services.clone());
+        let commands = Commands::new(
+            Arc::clone(&region),
+            power,
+            probe,
+            services.clone(),
+            stop_services.clone(),
+        );
         let uplink = Uplink {
             region,
             shared: shared.clone(),
@@ -272,7 +323,9 @@ impl Rack {
 
 impl std::fmt::Debug for Rack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rack").field("http", &self.http).finish_non_exhaustive()
+        f.debug_struct("Rack")
+            .field("http", &self.http)
+            .finish_non_exhaustive()
     }
 }
 
@@ -301,17 +354,39 @@ fn start_network(
             http_port: files.http_port(),
             timing: dhcp::foreign::Timing::default(),
         };
-        tasks.spawn(dhcp::run(options, shared.clone(), interfaces.clone(), serving, stop.clone()));
-        probe = Some(Arc::new(Probe { shared: shared.clone(), interfaces: interfaces.clone() }));
+        tasks.spawn(dhcp::run(
+            options,
+            shared.clone(),
+            interfaces.clone(),
+            serving,
+            stop.clone(),
+        ));
+        probe = Some(Arc::new(Probe {
+            shared: shared.clone(),
+            interfaces: interfaces.clone(),
+        }));
     } else {
         shared.set_service(dhcp::SERVICE, "off", SWITCHED_OFF);
     }
     if config.enable.ra && config.enable.dhcp {
-        tasks.spawn(ra::run(shared.clone(), interfaces.clone(), served, stop.clone()));
+        tasks.spawn(ra::run(
+            shared.clone(),
+            interfaces.clone(),
+            served,
+            stop.clone(),
+        ));
     }
     if config.enable.tftp {
-        let options = tftp::Options { listen: config.tftp_listen.clone(), ..tftp::Options::default() };
-        tasks.spawn(tftp::run(options, files.clone(), shared.clone(), stop.clone()));
+        let options = tftp::Options {
+            listen: config.tftp_listen.clone(),
+            ..tftp::Options::default()
+        };
+        tasks.spawn(tftp::run(
+            options,
+            files.clone(),
+            shared.clone(),
+            stop.clone(),
+        ));
     } else {
         shared.set_service(tftp::SERVICE, "off", SWITCHED_OFF);
     }
@@ -334,7 +409,9 @@ impl DhcpProbe for Probe {
     async fn probe(&self, vlan_id: i64) -> Result<Vec<IpAddr>, String> {
         let interfaces = Arc::clone(&self.interfaces.borrow());
         let timing = dhcp::foreign::Timing::default();
-        dhcp::search_vlan(&self.shared, &interfaces, vlan_id, timing).await.map_err(|error| chain(&error))
+        dhcp::search_vlan(&self.shared, &interfaces, vlan_id, timing)
+            .await
+            .map_err(|error| chain(&error))
     }
 }
 

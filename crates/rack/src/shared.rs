@@ -88,7 +88,12 @@ impl Shared {
             services: Mutex::default(),
             rack: ArcSwap::from_pointee(None),
         };
-        (Self { inner: Arc::new(inner) }, waiting)
+        (
+            Self {
+                inner: Arc::new(inner),
+            },
+            waiting,
+        )
     }
 
     /// The snapshot as it is now. Take it once per packet or request.
@@ -123,7 +128,14 @@ impl Shared {
 
     /// Records something of a boot. Never waits: when the spool is full the entry is dropped and counted.
     pub fn note(&self, entry: Entry) {
-        if self.inner.reports.try_send(Report::Timeline { entries: vec![entry] }).is_err() {
+        if self
+            .inner
+            .reports
+            .try_send(Report::Timeline {
+                entries: vec![entry],
+            })
+            .is_err()
+        {
             self.inner.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -132,7 +144,11 @@ impl Shared {
     pub fn note_for(&self, ip: IpAddr, what: What) {
         let mac = self.client_mac(ip);
         let now = Timestamp::from_system(SystemTime::now());
-        self.note(Entry { mac, ip: Some(ip), ..Entry::new(now, what) });
+        self.note(Entry {
+            mac,
+            ip: Some(ip),
+            ..Entry::new(now, what)
+        });
     }
 
     /// Takes the number of timeline entries dropped since the last call.
@@ -155,43 +171,79 @@ impl Shared {
     /// [`NotStored`] when it is not on disk and will not be.
     pub async fn report_stored(&self, report: Report) -> Result<(), NotStored> {
         let (stored, done) = oneshot::channel();
-        self.inner.durable.send(Durable { report, stored }).await.map_err(|_| NotStored)?;
+        self.inner
+            .durable
+            .send(Durable { report, stored })
+            .await
+            .map_err(|_| NotStored)?;
         done.await.map_err(|_| NotStored)
     }
 
     /// The end at which the spool takes the reports of [`Self::report_stored`]; only the first call has it.
     #[must_use]
     pub fn durable_reports(&self) -> Option<mpsc::Receiver<Durable>> {
-        self.inner.durable_waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.inner
+            .durable_waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Remembers that an address was leased to a hardware address.
     pub fn saw_client(&self, ip: IpAddr, mac: MacAddr, at: Timestamp) {
-        self.remember(ip, Client { mac, at, evidence: Evidence::Lease });
+        self.remember(
+            ip,
+            Client {
+                mac,
+                at,
+                evidence: Evidence::Lease,
+            },
+        );
     }
 
     /// Remembers that an address asked for the boot configuration of a hardware address. A lease to
     /// another one is better evidence and stays; says whether the two agree.
     pub fn saw_config(&self, ip: IpAddr, mac: MacAddr, at: Timestamp) -> bool {
         let leased_to_another = {
-            let clients = self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
-            clients.get(&ip).is_some_and(|c| c.evidence == Evidence::Lease && c.mac != mac)
+            let clients = self
+                .inner
+                .clients
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            clients
+                .get(&ip)
+                .is_some_and(|c| c.evidence == Evidence::Lease && c.mac != mac)
         };
         if leased_to_another {
             return false;
         }
-        let mut clients = self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self
+            .inner
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = clients.get_mut(&ip).filter(|c| c.mac == mac) {
             known.at = at;
             return true;
         }
         drop(clients);
-        self.remember(ip, Client { mac, at, evidence: Evidence::Config });
+        self.remember(
+            ip,
+            Client {
+                mac,
+                at,
+                evidence: Evidence::Config,
+            },
+        );
         true
     }
 
     fn remember(&self, ip: IpAddr, client: Client) {
-        let mut clients = self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self
+            .inner
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if clients.len() >= MAX_CLIENTS
             && !clients.contains_key(&ip)
             && let Some(oldest) = clients.iter().min_by_key(|(_, c)| c.at).map(|(ip, _)| *ip)
@@ -203,29 +255,55 @@ impl Shared {
 
     /// Forgets an address whose lease ended.
     pub fn forget_client(&self, ip: IpAddr) {
-        self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(&ip);
+        self.inner
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&ip);
     }
 
     /// The hardware address that an address belongs to.
     #[must_use]
     pub fn client_mac(&self, ip: IpAddr) -> Option<MacAddr> {
-        self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&ip).map(|c| c.mac)
+        self.inner
+            .clients
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&ip)
+            .map(|c| c.mac)
     }
 
     /// Sets the state of one service (`dhcpd`, `tftp`, `http`, `syslog_rack`, …); it goes to the region
     /// with the next report.
     pub fn set_service(&self, name: &str, status: &str, info: impl Into<String>) {
         let all = {
-            let mut services = self.inner.services.lock().unwrap_or_else(PoisonError::into_inner);
-            services.insert(name.to_owned(), Service { status: status.to_owned(), info: info.into() });
+            let mut services = self
+                .inner
+                .services
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            services.insert(
+                name.to_owned(),
+                Service {
+                    status: status.to_owned(),
+                    info: info.into(),
+                },
+            );
             services.clone()
         };
-        self.inner.reports.try_send(Report::Services { services: all }).ok();
+        self.inner
+            .reports
+            .try_send(Report::Services { services: all })
+            .ok();
     }
 
     /// The states of all services.
     #[must_use]
     pub fn services(&self) -> BTreeMap<String, Service> {
-        self.inner.services.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner
+            .services
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }

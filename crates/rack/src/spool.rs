@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::journal::{Journal, Durability, Waiting};
+use self::journal::{Durability, Journal, Waiting};
 use crate::files::now;
 use crate::shared::{Durable, Shared};
 
@@ -82,7 +82,10 @@ impl Spool {
             *passed.entry(client).or_insert(0) += 1;
         }
         if left.batches > 0 {
-            tracing::info!(batches = left.batches, "reports of an earlier run wait for the region");
+            tracing::info!(
+                batches = left.batches,
+                "reports of an earlier run wait for the region"
+            );
         }
         let inner = Inner {
             journal: Mutex::new(journal),
@@ -91,7 +94,9 @@ impl Spool {
             passed: Mutex::new(passed),
             limit,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Starts taking reports from `shared` and handing them to the region. The tasks end with `cancel`,
@@ -104,8 +109,13 @@ impl Spool {
         tasks: &TaskTracker,
         cancel: &CancellationToken,
     ) {
-        let durable = shared.durable_reports().unwrap_or_else(|| mpsc::channel(1).1);
-        tasks.spawn(self.clone().take(shared.clone(), reports, durable, cancel.clone()));
+        let durable = shared
+            .durable_reports()
+            .unwrap_or_else(|| mpsc::channel(1).1);
+        tasks.spawn(
+            self.clone()
+                .take(shared.clone(), reports, durable, cancel.clone()),
+        );
         tasks.spawn(self.clone().send(region, cancel.clone()));
     }
 
@@ -128,7 +138,11 @@ impl Spool {
     /// Whether a delivery of this machine is still waiting for the region.
     #[must_use]
     pub fn waiting_from(&self, client: IpAddr) -> bool {
-        self.inner.passed.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&client)
+        self.inner
+            .passed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(&client)
     }
 
     /// Batches that wait for the region.
@@ -138,11 +152,18 @@ impl Spool {
     }
 
     fn journal(&self) -> std::sync::MutexGuard<'_, Journal> {
-        self.inner.journal.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .journal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forget(&self, clients: &[IpAddr]) {
-        let mut passed = self.inner.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut passed = self
+            .inner
+            .passed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for client in clients {
             if let Some(n) = passed.get_mut(client) {
                 *n -= 1;
@@ -164,7 +185,11 @@ impl Spool {
         let mut durable_open = true;
         loop {
             let flush_at = pending.since.map(|s| {
-                s + if self.inner.link.borrow().is_some() { FLUSH_AFTER } else { FLUSH_AFTER_AWAY }
+                s + if self.inner.link.borrow().is_some() {
+                    FLUSH_AFTER
+                } else {
+                    FLUSH_AFTER_AWAY
+                }
             });
             tokio::select! {
                 biased;
@@ -182,10 +207,14 @@ impl Spool {
                 }
             }
             // Whatever waits already travels along, and shares one write.
-            while !pending.full() && let Ok(d) = durable.try_recv() {
+            while !pending.full()
+                && let Ok(d) = durable.try_recv()
+            {
                 self.admit(&mut pending, d);
             }
-            while !pending.full() && let Ok(r) = reports.try_recv() {
+            while !pending.full()
+                && let Ok(r) = reports.try_recv()
+            {
                 pending.add(r, self.room());
             }
             if pending.due || pending.full() {
@@ -205,7 +234,11 @@ impl Spool {
 
     /// Whether there is room for what may be dropped.
     fn room(&self) -> Room {
-        if self.journal().bytes() < self.inner.limit { Room::Enough } else { Room::LeasesOnly }
+        if self.journal().bytes() < self.inner.limit {
+            Room::Enough
+        } else {
+            Room::LeasesOnly
+        }
     }
 
     fn admit(&self, pending: &mut Pending, durable: Durable) {
@@ -229,7 +262,11 @@ impl Spool {
         let clients: Vec<IpAddr> = passed_from(&reports).collect();
         {
             // Counted before it is on disk: a later one must not overtake it meanwhile.
-            let mut passed = self.inner.passed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut passed = self
+                .inner
+                .passed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             for client in &clients {
                 *passed.entry(*client).or_insert(0) += 1;
             }
@@ -250,7 +287,11 @@ impl Spool {
                 self.forget(&clients);
                 tracing::error!(%error, "reports could not be written to the spool; leases are kept, the rest is lost");
                 // Askers learn it by `stored` being dropped. Leases are tried again with the next batch.
-                pending.reports = reports.into_iter().filter(|r| matches!(r, Report::Lease(_))).take(MAX_KEPT).collect();
+                pending.reports = reports
+                    .into_iter()
+                    .filter(|r| matches!(r, Report::Lease(_)))
+                    .take(MAX_KEPT)
+                    .collect();
                 pending.since = (!pending.reports.is_empty()).then(Instant::now);
                 pending.durability = Durability::Disk;
             }
@@ -305,7 +346,11 @@ impl Spool {
                 }
                 Err(LinkError::Invalid(why)) => {
                     // It would be refused for ever, and everything behind it would wait for ever.
-                    tracing::error!(number = batch.number, why, "the region refused a batch; it is set aside");
+                    tracing::error!(
+                        number = batch.number,
+                        why,
+                        "the region refused a batch; it is set aside"
+                    );
                     if let Err(error) = self.journal().set_aside(&batch) {
                         tracing::error!(%error, "the refused batch could not be kept");
                     }
@@ -339,7 +384,13 @@ async fn pause(wait: Duration, cancel: &CancellationToken) -> std::ops::ControlF
 }
 
 fn passed_from(reports: &[Report]) -> impl Iterator<Item = IpAddr> {
-    reports.iter().filter_map(|r| if let Report::Passed { request, .. } = r { Some(request.client) } else { None })
+    reports.iter().filter_map(|r| {
+        if let Report::Passed { request, .. } = r {
+            Some(request.client)
+        } else {
+            None
+        }
+    })
 }
 
 /// Whether there is room on disk for what may be dropped.
@@ -366,7 +417,9 @@ impl Pending {
     fn add(&mut self, report: Report, room: Room) {
         self.since.get_or_insert_with(Instant::now);
         match report {
-            Report::Timeline { entries } if room == Room::LeasesOnly => self.dropped += entries.len() as u64,
+            Report::Timeline { entries } if room == Room::LeasesOnly => {
+                self.dropped += entries.len() as u64
+            }
             Report::Timeline { entries } => {
                 for entry in entries {
                     self.fold(entry);
@@ -386,8 +439,12 @@ impl Pending {
                 self.reports.push(report);
             }
             // The latest state is all that counts.
-            Report::Services { .. } => self.replace(report, |r| matches!(r, Report::Services { .. })),
-            Report::Interfaces { .. } => self.replace(report, |r| matches!(r, Report::Interfaces { .. })),
+            Report::Services { .. } => {
+                self.replace(report, |r| matches!(r, Report::Services { .. }))
+            }
+            Report::Interfaces { .. } => {
+                self.replace(report, |r| matches!(r, Report::Interfaces { .. }))
+            }
             Report::BootConfig(_) | Report::ForeignDhcp { .. } => {
                 self.close_entries();
                 self.due = true;
@@ -402,7 +459,13 @@ impl Pending {
     }
 
     fn fold(&mut self, entry: Entry) {
-        if !self.entries.iter_mut().rev().take(FOLD_WINDOW).any(|e| e.fold(&entry)) {
+        if !self
+            .entries
+            .iter_mut()
+            .rev()
+            .take(FOLD_WINDOW)
+            .any(|e| e.fold(&entry))
+        {
             self.entries.push(entry);
         }
     }
@@ -410,17 +473,24 @@ impl Pending {
     /// Entries so far come before what follows.
     fn close_entries(&mut self) {
         if !self.entries.is_empty() {
-            self.reports.push(Report::Timeline { entries: std::mem::take(&mut self.entries) });
+            self.reports.push(Report::Timeline {
+                entries: std::mem::take(&mut self.entries),
+            });
         }
     }
 
     fn full(&self) -> bool {
-        self.reports.len() >= MAX_BATCH_REPORTS || self.bytes >= MAX_BATCH_BYTES || self.entries.len() >= MAX_BATCH_ENTRIES
+        self.reports.len() >= MAX_BATCH_REPORTS
+            || self.bytes >= MAX_BATCH_BYTES
+            || self.entries.len() >= MAX_BATCH_ENTRIES
     }
 
     fn finish(mut self) -> (Vec<Report>, Durability, Vec<oneshot::Sender<()>>) {
         if self.dropped > 0 {
-            let text = format!("{} timeline entries were dropped: the rack's spool was full", self.dropped);
+            let text = format!(
+                "{} timeline entries were dropped: the rack's spool was full",
+                self.dropped
+            );
             self.entries.push(Entry::new(now(), What::Note { text }));
         }
         self.close_entries();

@@ -31,9 +31,15 @@ pub const CONNECTIONS_MAX: usize = 512;
 /// Machines whose rate is watched at once.
 pub const CLIENTS_MAX: usize = 8_192;
 /// Lines below a warning that a machine may send at once, and per second in the long run.
-const ORDINARY: Rate = Rate { burst: 200.0, per_second: 10.0 };
+const ORDINARY: Rate = Rate {
+    burst: 200.0,
+    per_second: 10.0,
+};
 /// The same for warnings and worse.
-const SEVERE: Rate = Rate { burst: 500.0, per_second: 20.0 };
+const SEVERE: Rate = Rate {
+    burst: 500.0,
+    per_second: 20.0,
+};
 /// Severity of a line that states none (RFC 3164 §4.3.3: user.notice).
 const SEVERITY_DEFAULT: Severity = Severity::Notice;
 /// Longest name of a program that is kept, in bytes.
@@ -58,12 +64,14 @@ pub async fn run(shared: Shared, stop: CancellationToken) {
         let opened = open(port);
         let (status, info) = match &opened {
             Ok(_) => ("running", format!("listening on port {port}, UDP and TCP")),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                ("dead", format!("port {port} is taken by another program on this host"))
-            }
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                ("off", format!("port {port} needs root or the privilege CAP_NET_BIND_SERVICE"))
-            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => (
+                "dead",
+                format!("port {port} is taken by another program on this host"),
+            ),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (
+                "off",
+                format!("port {port} needs root or the privilege CAP_NET_BIND_SERVICE"),
+            ),
             Err(error) => ("dead", format!("port {port} cannot be opened: {error}")),
         };
         if said.as_ref() != Some(&info) {
@@ -79,7 +87,12 @@ pub async fn run(shared: Shared, stop: CancellationToken) {
                 tasks.spawn(receive(socket, Arc::clone(&collector), shared.clone()));
             }
             for listener in streams {
-                tasks.spawn(accept(listener, Arc::clone(&connections), Arc::clone(&collector), shared.clone()));
+                tasks.spawn(accept(
+                    listener,
+                    Arc::clone(&connections),
+                    Arc::clone(&collector),
+                    shared.clone(),
+                ));
             }
         }
         let other_port = async {
@@ -118,16 +131,24 @@ fn port(shared: &Shared) -> u16 {
 
 fn open(port: u16) -> io::Result<(Vec<UdpSocket>, Vec<TcpListener>)> {
     let (mut datagrams, mut streams) = (Vec::new(), Vec::new());
-    for ip in [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)] {
+    for ip in [
+        IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    ] {
         let address = SocketAddr::new(ip, port);
-        match (bind(address, Type::DGRAM, Protocol::UDP), bind(address, Type::STREAM, Protocol::TCP)) {
+        match (
+            bind(address, Type::DGRAM, Protocol::UDP),
+            bind(address, Type::STREAM, Protocol::TCP),
+        ) {
             (Ok(udp), Ok(tcp)) => {
                 tcp.listen(128)?;
                 datagrams.push(UdpSocket::from_std(udp.into())?);
                 streams.push(TcpListener::from_std(tcp.into())?);
             }
             // A host without IPv6.
-            (Err(error), _) | (_, Err(error)) if ip.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => {
+            (Err(error), _) | (_, Err(error))
+                if ip.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse =>
+            {
                 tracing::debug!(%address, %error, "syslog does not listen there");
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
@@ -163,10 +184,17 @@ async fn receive(socket: UdpSocket, collector: Arc<Mutex<Collector>>, shared: Sh
     }
 }
 
-async fn accept(listener: TcpListener, places: Arc<Semaphore>, collector: Arc<Mutex<Collector>>, shared: Shared) {
+async fn accept(
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    collector: Arc<Mutex<Collector>>,
+    shared: Shared,
+) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((_, from)) if shared.client_mac(from.ip().to_canonical()).is_none() => {
@@ -189,7 +217,12 @@ async fn accept(listener: TcpListener, places: Arc<Semaphore>, collector: Arc<Mu
     }
 }
 
-async fn read(mut stream: TcpStream, from: IpAddr, collector: &Mutex<Collector>, shared: &Shared) -> io::Result<()> {
+async fn read(
+    mut stream: TcpStream,
+    from: IpAddr,
+    collector: &Mutex<Collector>,
+    shared: &Shared,
+) -> io::Result<()> {
     let mut framer = Framer::default();
     let mut buffer = vec![0; 8_192];
     loop {
@@ -248,7 +281,11 @@ struct Bucket {
 
 impl Bucket {
     const fn new(rate: Rate, at: Timestamp) -> Self {
-        Self { rate, tokens: rate.burst, at }
+        Self {
+            rate,
+            tokens: rate.burst,
+            at,
+        }
     }
 
     fn allow(&mut self, now: Timestamp) -> bool {
@@ -283,11 +320,21 @@ struct Collector {
 
 impl Collector {
     /// Takes a line in; gives back what is to be noted now. Lines are held for a moment, for others alike.
-    fn line(&mut self, from: IpAddr, mac: MacAddr, message: &Message, now: Timestamp) -> Vec<Entry> {
+    fn line(
+        &mut self,
+        from: IpAddr,
+        mac: MacAddr,
+        message: &Message,
+        now: Timestamp,
+    ) -> Vec<Entry> {
         let mut out = Vec::new();
         if self.clients.len() >= CLIENTS_MAX
             && !self.clients.contains_key(&from)
-            && let Some(longest_silent) = self.clients.iter().min_by_key(|(_, c)| c.last).map(|(ip, _)| *ip)
+            && let Some(longest_silent) = self
+                .clients
+                .iter()
+                .min_by_key(|(_, c)| c.last)
+                .map(|(ip, _)| *ip)
         {
             out.extend(self.clients.remove(&longest_silent).and_then(|c| c.pending));
         }
@@ -308,17 +355,31 @@ impl Collector {
         let mut entry = Entry::new(now, what);
         entry.mac = Some(mac);
         entry.ip = Some(from);
-        if client.pending.as_mut().is_some_and(|pending| pending.fold(&entry)) {
+        if client
+            .pending
+            .as_mut()
+            .is_some_and(|pending| pending.fold(&entry))
+        {
             return out;
         }
-        let bucket = if severity <= Severity::Warning { &mut client.severe } else { &mut client.ordinary };
+        let bucket = if severity <= Severity::Warning {
+            &mut client.severe
+        } else {
+            &mut client.ordinary
+        };
         if !bucket.allow(now) {
             client.left_out += 1;
             return out;
         }
         if client.left_out > 0 {
-            let text = format!("{} syslog lines were left out: the machine sent too many at once", client.left_out);
-            let note = Entry { what: What::Note { text }, ..entry.clone() };
+            let text = format!(
+                "{} syslog lines were left out: the machine sent too many at once",
+                client.left_out
+            );
+            let note = Entry {
+                what: What::Note { text },
+                ..entry.clone()
+            };
             out.extend(client.pending.take());
             out.push(note);
             client.left_out = 0;
@@ -330,10 +391,16 @@ impl Collector {
     /// Hands out everything that is held.
     fn flush(&mut self) -> Vec<Entry> {
         if self.strangers > 0 {
-            tracing::debug!(lines = self.strangers, "syslog lines of senders that no machine is known for");
+            tracing::debug!(
+                lines = self.strangers,
+                "syslog lines of senders that no machine is known for"
+            );
             self.strangers = 0;
         }
-        self.clients.values_mut().filter_map(|client| client.pending.take()).collect()
+        self.clients
+            .values_mut()
+            .filter_map(|client| client.pending.take())
+            .collect()
     }
 }
 
@@ -370,7 +437,11 @@ mod tests {
 
     fn texts(entries: &[Entry]) -> Vec<(&str, u32)> {
         let text = |entry| match entry {
-            &Entry { what: What::Syslog { ref text, .. } | What::Note { ref text }, count, .. } => (text.as_str(), count),
+            &Entry {
+                what: What::Syslog { ref text, .. } | What::Note { ref text },
+                count,
+                ..
+            } => (text.as_str(), count),
             other => panic!("{other:?}"),
         };
         entries.iter().map(text).collect()
@@ -386,7 +457,10 @@ mod tests {
         let other = Message::parse(b"<28>Aug 11 10:00:07 node1 dhclient[9]: giving up");
         let folded = collector.line(NODE, MAC, &other, at(7));
         assert_eq!(texts(&folded), [("no answer", 5)]);
-        assert_eq!((folded[0].first, folded[0].last, folded[0].mac), (at(0), at(4), Some(MAC)));
+        assert_eq!(
+            (folded[0].first, folded[0].last, folded[0].mac),
+            (at(0), at(4), Some(MAC))
+        );
         assert_eq!(texts(&collector.flush()), [("giving up", 1)]);
     }
 
@@ -402,7 +476,10 @@ mod tests {
         // Chatter leaves room for what matters.
         let error = collector.line(NODE, MAC, &Message::parse(b"<27>x: disk on fire"), at(0));
         let said = "800 syslog lines were left out: the machine sent too many at once";
-        assert!(texts(&error).iter().any(|(text, _)| *text == said), "{error:?}");
+        assert!(
+            texts(&error).iter().any(|(text, _)| *text == said),
+            "{error:?}"
+        );
         assert_eq!(texts(&collector.flush()), [("disk on fire", 1)]);
     }
 
@@ -412,10 +489,16 @@ mod tests {
         let line = Message::parse(b"<30>x: here");
         let address = |n: usize| IpAddr::from(Ipv4Addr::from(u32::try_from(n).unwrap()));
         for n in 0..CLIENTS_MAX {
-            assert_eq!(collector.line(address(n), MAC, &line, at(i64::try_from(n).unwrap())), []);
+            assert_eq!(
+                collector.line(address(n), MAC, &line, at(i64::try_from(n).unwrap())),
+                []
+            );
         }
         let made_room = collector.line(address(CLIENTS_MAX), MAC, &line, at(1_000_000));
-        assert_eq!(made_room.iter().map(|e| e.ip).collect::<Vec<_>>(), [Some(address(0))]);
+        assert_eq!(
+            made_room.iter().map(|e| e.ip).collect::<Vec<_>>(),
+            [Some(address(0))]
+        );
         assert_eq!(collector.clients.len(), CLIENTS_MAX);
     }
 
@@ -425,8 +508,14 @@ mod tests {
         let line = Message::parse(format!("<30>x: {}", "é".repeat(4_000)).as_bytes());
         collector.line(NODE, MAC, &line, at(0));
         let entries = collector.flush();
-        let What::Syslog { text, .. } = &entries[0].what else { panic!("{entries:?}") };
-        assert!(text.len() <= MAX_TEXT && text.len() > MAX_TEXT - 2, "{}", text.len());
+        let What::Syslog { text, .. } = &entries[0].what else {
+            panic!("{entries:?}")
+        };
+        assert!(
+            text.len() <= MAX_TEXT && text.len() > MAX_TEXT - 2,
+            "{}",
+            text.len()
+        );
     }
 
     #[tokio::test]
@@ -435,27 +524,48 @@ mod tests {
         let (mut udp, mut tcp) = open(0).unwrap();
         let (udp, tcp) = (udp.remove(0), tcp.remove(0));
         let collector = Arc::new(Mutex::new(Collector::default()));
-        let (datagrams, streams) = (udp.local_addr().unwrap().port(), tcp.local_addr().unwrap().port());
+        let (datagrams, streams) = (
+            udp.local_addr().unwrap().port(),
+            tcp.local_addr().unwrap().port(),
+        );
         let mut tasks = JoinSet::new();
         tasks.spawn(receive(udp, Arc::clone(&collector), shared.clone()));
-        tasks.spawn(accept(tcp, Arc::new(Semaphore::new(4)), Arc::clone(&collector), shared.clone()));
+        tasks.spawn(accept(
+            tcp,
+            Arc::new(Semaphore::new(4)),
+            Arc::clone(&collector),
+            shared.clone(),
+        ));
         let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        sender.send_to(b"<30>x: from a stranger", ("127.0.0.1", datagrams)).await.unwrap();
+        sender
+            .send_to(b"<30>x: from a stranger", ("127.0.0.1", datagrams))
+            .await
+            .unwrap();
         while locked(&collector).strangers == 0 {
             tokio::task::yield_now().await;
         }
         shared.saw_client("127.0.0.1".parse().unwrap(), MAC, at(0));
-        sender.send_to(b"<30>x: over UDP", ("127.0.0.1", datagrams)).await.unwrap();
+        sender
+            .send_to(b"<30>x: over UDP", ("127.0.0.1", datagrams))
+            .await
+            .unwrap();
         let next = reports.recv();
         let mut stream = TcpStream::connect(("127.0.0.1", streams)).await.unwrap();
         while locked(&collector).clients.is_empty() {
             tokio::task::yield_now().await;
         }
-        stream.write_all(b"<30>x: over TCP\n<30>x: last").await.unwrap();
+        stream
+            .write_all(b"<30>x: over TCP\n<30>x: last")
+            .await
+            .unwrap();
         stream.shutdown().await.unwrap();
-        let Some(Report::Timeline { entries }) = next.await else { panic!("no report") };
+        let Some(Report::Timeline { entries }) = next.await else {
+            panic!("no report")
+        };
         assert_eq!(texts(&entries), [("over UDP", 1)]);
-        let Some(Report::Timeline { entries }) = reports.recv().await else { panic!("no report") };
+        let Some(Report::Timeline { entries }) = reports.recv().await else {
+            panic!("no report")
+        };
         assert_eq!(texts(&entries), [("over TCP", 1)]);
         assert_eq!(texts(&locked(&collector).flush()), [("last", 1)]);
     }

@@ -15,7 +15,9 @@ use bytes::{Bytes, BytesMut};
 use metal::timeline::{FileOutcome, MAX_TEXT, What};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use wire_tftp::{Action, ErrorCode, FailReason, Input, Limits, REQUEST_MAX, ReadRequest, Transfer, error_reply};
+use wire_tftp::{
+    Action, ErrorCode, FailReason, Input, Limits, REQUEST_MAX, ReadRequest, Transfer, error_reply,
+};
 
 use crate::files::{ClientContext, Files, OpenError, Opened, Transport};
 use crate::raw::{UdpSocket, transfer_socket};
@@ -50,7 +52,10 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            listen: vec![(Ipv4Addr::UNSPECIFIED, PORT).into(), (Ipv6Addr::UNSPECIFIED, PORT).into()],
+            listen: vec![
+                (Ipv4Addr::UNSPECIFIED, PORT).into(),
+                (Ipv6Addr::UNSPECIFIED, PORT).into(),
+            ],
             limits: Limits::default(),
             transfers_max: TRANSFERS_MAX,
             counters: Arc::default(),
@@ -105,12 +110,22 @@ pub async fn run<S: Source>(options: Options, files: S, shared: Shared, stop: Ca
     loop {
         match open(&options.listen) {
             Ok(sockets) => {
-                let ports: Vec<String> =
-                    sockets.iter().filter_map(|s| Some(s.local_address().ok()?.to_string())).collect();
-                shared.set_service(SERVICE, "running", format!("listening on {}", ports.join(" and ")));
+                let ports: Vec<String> = sockets
+                    .iter()
+                    .filter_map(|s| Some(s.local_address().ok()?.to_string()))
+                    .collect();
+                shared.set_service(
+                    SERVICE,
+                    "running",
+                    format!("listening on {}", ports.join(" and ")),
+                );
                 let mut listeners = JoinSet::new();
                 for socket in sockets {
-                    let server = Server { options: options.clone(), files: files.clone(), shared: shared.clone() };
+                    let server = Server {
+                        options: options.clone(),
+                        files: files.clone(),
+                        shared: shared.clone(),
+                    };
                     listeners.spawn(server.listen(socket, stop.clone()));
                 }
                 while listeners.join_next().await.is_some() {}
@@ -125,7 +140,11 @@ pub async fn run<S: Source>(options: Options, files: S, shared: Shared, stop: Ca
                     shared.set_service(SERVICE, status, sentence.clone());
                     said = Some(sentence);
                 }
-                if stop.run_until_cancelled(tokio::time::sleep(REOPEN)).await.is_none() {
+                if stop
+                    .run_until_cancelled(tokio::time::sleep(REOPEN))
+                    .await
+                    .is_none()
+                {
                     return;
                 }
             }
@@ -139,7 +158,9 @@ fn open(addresses: &[SocketAddr]) -> Result<Vec<UdpSocket>, crate::raw::OpenErro
         match UdpSocket::bind(*address, None) {
             Ok(socket) => sockets.push(socket),
             // A host without IPv6.
-            Err(crate::raw::OpenError::Failed { cause, .. }) if address.is_ipv6() && !sockets.is_empty() => {
+            Err(crate::raw::OpenError::Failed { cause, .. })
+                if address.is_ipv6() && !sockets.is_empty() =>
+            {
                 tracing::debug!(%address, error = %cause, "TFTP does not listen there");
             }
             Err(error) => return Err(error),
@@ -235,7 +256,14 @@ impl<S: Source> Server<S> {
                 one.serve(request).await;
                 peer
             });
-            active.insert(peer, Active { request: bytes.to_vec(), heard, task });
+            active.insert(
+                peer,
+                Active {
+                    request: bytes.to_vec(),
+                    heard,
+                    task,
+                },
+            );
         }
     }
 }
@@ -265,13 +293,22 @@ impl<S: Source> One<S> {
                 return;
             }
         };
-        let context = ClientContext { ip: self.peer.ip(), transport: Transport::Tftp, local: self.local };
+        let context = ClientContext {
+            ip: self.peer.ip(),
+            transport: Transport::Tftp,
+            local: self.local,
+        };
         let opened = match self.files.open_file(&request.filename, context).await {
             Ok(opened) => opened,
             Err(error) => {
                 let (code, words) = match &error {
-                    OpenError::NotFound => (ErrorCode::FileNotFound, "there is no such file for this machine"),
-                    OpenError::Unavailable(_) => (ErrorCode::NotDefined, "the file cannot be had now"),
+                    OpenError::NotFound => (
+                        ErrorCode::FileNotFound,
+                        "there is no such file for this machine",
+                    ),
+                    OpenError::Unavailable(_) => {
+                        (ErrorCode::NotDefined, "the file cannot be had now")
+                    }
                 };
                 self.outcome = Some(match error {
                     OpenError::NotFound => FileOutcome::NotFound,
@@ -283,7 +320,8 @@ impl<S: Source> One<S> {
             }
         };
         self.size = Some(opened.size());
-        let (mut transfer, mut actions) = Transfer::begin(&request, opened.size(), &self.limits, Instant::now());
+        let (mut transfer, mut actions) =
+            Transfer::begin(&request, opened.size(), &self.limits, Instant::now());
         let mut buffer = vec![0; ANSWER_MAX];
         loop {
             let mut read = None;
@@ -315,7 +353,13 @@ impl<S: Source> One<S> {
             }
             actions = match read {
                 Some((offset, len)) => match read_whole(&opened, offset, len).await {
-                    Ok(bytes) => transfer.handle(Input::Data { offset, bytes: &bytes }, Instant::now()),
+                    Ok(bytes) => transfer.handle(
+                        Input::Data {
+                            offset,
+                            bytes: &bytes,
+                        },
+                        Instant::now(),
+                    ),
                     Err(error) => {
                         tracing::warn!(path = self.path, %error, "a boot file cannot be read");
                         transfer.handle(Input::ReadFailed, Instant::now())
@@ -379,7 +423,9 @@ async fn read_whole(opened: &Opened, offset: u64, len: usize) -> io::Result<Byte
     let mut all = BytesMut::with_capacity(len);
     all.extend_from_slice(&first);
     while all.len() < len {
-        let more = opened.read_at(offset + all.len() as u64, len - all.len()).await?;
+        let more = opened
+            .read_at(offset + all.len() as u64, len - all.len())
+            .await?;
         if more.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -406,7 +452,11 @@ mod tests {
     #[async_trait]
     impl Source for Memory {
         async fn open_file(&self, path: &str, _: ClientContext) -> Result<Opened, OpenError> {
-            self.0.get(path).cloned().map(Opened::Rendered).ok_or(OpenError::NotFound)
+            self.0
+                .get(path)
+                .cloned()
+                .map(Opened::Rendered)
+                .ok_or(OpenError::NotFound)
         }
     }
 
@@ -419,14 +469,29 @@ mod tests {
 
     fn start(transfers_max: usize) -> Running {
         let (shared, reports) = Shared::new(Snapshot::default());
-        let options = Options { transfers_max, ..Options::default() };
+        let options = Options {
+            transfers_max,
+            ..Options::default()
+        };
         let counters = Arc::clone(&options.counters);
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0).into(), None).unwrap();
         let address = socket.local_address().unwrap();
-        let files = Memory(Arc::new(BTreeMap::from([("file", Bytes::from_static(&[7; 20]))])));
-        let server = Server { options, files, shared };
+        let files = Memory(Arc::new(BTreeMap::from([(
+            "file",
+            Bytes::from_static(&[7; 20]),
+        )])));
+        let server = Server {
+            options,
+            files,
+            shared,
+        };
         let task = tokio::spawn(server.listen(socket, CancellationToken::new()));
-        Running { address, counters, reports, _task: tokio_util::task::AbortOnDropHandle::new(task) }
+        Running {
+            address,
+            counters,
+            reports,
+            _task: tokio_util::task::AbortOnDropHandle::new(task),
+        }
     }
 
     async fn client() -> tokio::net::UdpSocket {
@@ -436,7 +501,10 @@ mod tests {
     async fn receive(socket: &tokio::net::UdpSocket) -> (Vec<u8>, SocketAddr) {
         let mut buffer = [0; 600];
         let (len, from) =
-            tokio::time::timeout(Duration::from_secs(30), socket.recv_from(&mut buffer)).await.unwrap().unwrap();
+            tokio::time::timeout(Duration::from_secs(30), socket.recv_from(&mut buffer))
+                .await
+                .unwrap()
+                .unwrap();
         (buffer[..len].to_vec(), from)
     }
 
@@ -447,8 +515,12 @@ mod tests {
     }
 
     async fn next_outcome(running: &mut Running) -> (FileOutcome, u64) {
-        let Some(Report::Timeline { entries }) = running.reports.recv().await else { panic!("no timeline") };
-        let What::File { outcome, bytes, .. } = entries[0].what else { panic!("{entries:?}") };
+        let Some(Report::Timeline { entries }) = running.reports.recv().await else {
+            panic!("no timeline")
+        };
+        let What::File { outcome, bytes, .. } = entries[0].what else {
+            panic!("{entries:?}")
+        };
         (outcome, bytes)
     }
 
@@ -463,17 +535,29 @@ mod tests {
         socket.send_to(ASK_SIZE, running.address).await.unwrap();
         let (answer, first) = receive(&socket).await;
         assert_eq!(answer, b"\0\x06tsize\x0020\0");
-        socket.send_to(b"\0\x05\0\x08enough\0", first).await.unwrap();
+        socket
+            .send_to(b"\0\x05\0\x08enough\0", first)
+            .await
+            .unwrap();
         assert_eq!(next_outcome(&mut running).await, (FileOutcome::Probed, 0));
         socket.send_to(ASK_BLOCKS, running.address).await.unwrap();
         let (answer, second) = receive(&socket).await;
         assert_eq!(answer, b"\0\x06blksize\x0016\0");
         socket.send_to(ACK_0, second).await.unwrap();
-        assert_eq!(receive(&socket).await, ([&[0, 3, 0, 1][..], &[7; 16]].concat(), second));
+        assert_eq!(
+            receive(&socket).await,
+            ([&[0, 3, 0, 1][..], &[7; 16]].concat(), second)
+        );
         socket.send_to(&[0, 4, 0, 1], second).await.unwrap();
-        assert_eq!(receive(&socket).await, ([&[0, 3, 0, 2][..], &[7; 4]].concat(), second));
+        assert_eq!(
+            receive(&socket).await,
+            ([&[0, 3, 0, 2][..], &[7; 4]].concat(), second)
+        );
         socket.send_to(&[0, 4, 0, 2], second).await.unwrap();
-        assert_eq!(next_outcome(&mut running).await, (FileOutcome::Complete, 20));
+        assert_eq!(
+            next_outcome(&mut running).await,
+            (FileOutcome::Complete, 20)
+        );
         assert_eq!(running.counters.bytes.load(Ordering::Relaxed), 20);
     }
 
@@ -510,7 +594,9 @@ mod tests {
             // The place is free a moment after the end is told.
             two.send_to(ASK_SIZE, running.address).await.unwrap();
             let mut answer = [0; 64];
-            if let Ok(received) = tokio::time::timeout(Duration::from_millis(50), two.recv(&mut answer)).await {
+            if let Ok(received) =
+                tokio::time::timeout(Duration::from_millis(50), two.recv(&mut answer)).await
+            {
                 assert_eq!(answer[..received.unwrap()][..2], [0, 6]);
                 break;
             }
@@ -521,12 +607,21 @@ mod tests {
     async fn what_cannot_be_served_is_refused_in_words() {
         let mut running = start(8);
         let socket = client().await;
-        socket.send_to(b"\0\x01missing\0octet\0", running.address).await.unwrap();
+        socket
+            .send_to(b"\0\x01missing\0octet\0", running.address)
+            .await
+            .unwrap();
         assert_eq!(receive(&socket).await.0[..4], [0, 5, 0, 1]);
         assert_eq!(next_outcome(&mut running).await, (FileOutcome::NotFound, 0));
-        socket.send_to(b"\0\x01../etc/passwd\0octet\0", running.address).await.unwrap();
+        socket
+            .send_to(b"\0\x01../etc/passwd\0octet\0", running.address)
+            .await
+            .unwrap();
         assert_eq!(receive(&socket).await.0[..4], [0, 5, 0, 2]);
-        socket.send_to(b"\0\x02file\0octet\0", running.address).await.unwrap();
+        socket
+            .send_to(b"\0\x02file\0octet\0", running.address)
+            .await
+            .unwrap();
         assert_eq!(receive(&socket).await.0[..4], [0, 5, 0, 2]);
         assert_eq!(running.counters.refused.load(Ordering::Relaxed), 2);
     }

@@ -64,7 +64,10 @@ pub(crate) fn load(data_dir: &std::path::Path) -> (Option<Snapshot>, Option<Syst
         Err(_) => None,
     };
     let id = std::fs::read_to_string(data_dir.join(IDENTITY_FILE)).ok();
-    let id = id.map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).map(SystemId);
+    let id = id
+        .map(|s| s.trim().to_owned())
+        .filter(|s| !s.is_empty())
+        .map(SystemId);
     (snapshot, id)
 }
 
@@ -72,7 +75,8 @@ impl Uplink {
     /// Runs until cancelled.
     pub(crate) async fn run(mut self) {
         let mut wait = FIRST_RETRY;
-        self.shared.set_service(SERVICE, "degraded", "not connected to the region yet");
+        self.shared
+            .set_service(SERVICE, "degraded", "not connected to the region yet");
         loop {
             let cancel = self.cancel.clone();
             let ended = tokio::select! {
@@ -137,7 +141,11 @@ impl Uplink {
     }
 
     /// Takes a message and those that wait behind it; the services see all their changes at once.
-    fn take(&mut self, first: ToRack, more: &mut mpsc::Receiver<ToRack>) -> Result<(), link::snapshot::Gap> {
+    fn take(
+        &mut self,
+        first: ToRack,
+        more: &mut mpsc::Receiver<ToRack>,
+    ) -> Result<(), link::snapshot::Gap> {
         let mut changed: Option<Snapshot> = None;
         let mut next = Some(first);
         let mut gap = None;
@@ -169,7 +177,11 @@ impl Uplink {
         }
     }
 
-    fn apply(&self, changed: &mut Option<Snapshot>, delta: Delta) -> Result<(), link::snapshot::Gap> {
+    fn apply(
+        &self,
+        changed: &mut Option<Snapshot>,
+        delta: Delta,
+    ) -> Result<(), link::snapshot::Gap> {
         let snapshot = changed.get_or_insert_with(|| (*self.shared.snapshot()).clone());
         if delta.to == snapshot.position && delta.from != snapshot.position {
             return Ok(()); // seen already
@@ -181,7 +193,9 @@ impl Uplink {
 async fn answered<T>(call: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
     match tokio::time::timeout(ANSWER_TIMEOUT, call).await {
         Ok(answer) => answer,
-        Err(_) => Err(LinkError::Away(format!("no answer within {ANSWER_TIMEOUT:?}"))),
+        Err(_) => Err(LinkError::Away(format!(
+            "no answer within {ANSWER_TIMEOUT:?}"
+        ))),
     }
 }
 
@@ -202,7 +216,11 @@ pub(crate) async fn persist(shared: Shared, data_dir: PathBuf, cancel: Cancellat
                 let bytes = serde_json::to_vec(&*written).map_err(std::io::Error::other)?;
                 write_atomically(&to, &bytes)
             };
-            match tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other).and_then(|w| w) {
+            match tokio::task::spawn_blocking(write)
+                .await
+                .map_err(std::io::Error::other)
+                .and_then(|w| w)
+            {
                 Ok(()) => kept = snapshot,
                 Err(error) => tracing::error!(%error, "the snapshot cannot be kept on disk"),
             }

@@ -16,14 +16,28 @@ async fn accepts(script: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("grub-script-check runs (package grub-common)");
-    check.stdin.take().unwrap().write_all(script.as_bytes()).await.unwrap();
+    check
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(script.as_bytes())
+        .await
+        .unwrap();
     let output = check.wait_with_output().await.unwrap();
-    assert!(output.status.success(), "{}\n{script}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}\n{script}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[tokio::test]
 async fn grub_reads_every_configuration() {
-    let blob = |name: &str| Blob { filename: name.into(), sha256: "a".repeat(64), size: 1 };
+    let blob = |name: &str| Blob {
+        filename: name.into(),
+        sha256: "a".repeat(64),
+        size: 1,
+    };
     let image = Image {
         id: 1,
         osystem: "ubuntu".into(),
@@ -41,7 +55,12 @@ async fn grub_reads_every_configuration() {
         system_id: "4y3h7n".into(),
         hostname: "rex".into(),
         fqdn: "rex.maas".into(),
-        facts: Facts { status, netboot: true, ephemeral_deploy: false, is_machine: true },
+        facts: Facts {
+            status,
+            netboot: true,
+            ephemeral_deploy: false,
+            is_machine: true,
+        },
         architecture: "amd64/generic".into(),
         hardware_uuid: None,
         macs: vec![],
@@ -58,13 +77,27 @@ async fn grub_reads_every_configuration() {
         images: [(1, image)].into(),
         ..Snapshot::default()
     };
-    let without = Snapshot { images: Default::default(), ..with_image.clone() };
+    let without = Snapshot {
+        images: Default::default(),
+        ..with_image.clone()
+    };
     accepts(&text::chain(Loader::Grub)).await;
-    for (snapshot, status) in [(&with_image, Status::Commissioning), (&with_image, Status::Deployed), (&without, Status::Ready)] {
+    for (snapshot, status) in [
+        (&with_image, Status::Commissioning),
+        (&with_image, Status::Deployed),
+        (&without, Status::Ready),
+    ] {
         let machine = machine(status);
         for transport in [Transport::Tftp, Transport::Http] {
             let rack = "10.0.0.2:5248".parse().unwrap();
-            let q = Question { snapshot, machine: Some(&machine), arch: None, loader: Loader::Grub, transport, rack };
+            let q = Question {
+                snapshot,
+                machine: Some(&machine),
+                arch: None,
+                loader: Loader::Grub,
+                transport,
+                rack,
+            };
             accepts(&render(&q).text).await;
         }
     }

@@ -13,10 +13,10 @@ use rack::shared::Shared;
 use serde_json::json;
 use support::until;
 use tokio::net::UdpSocket;
+use wire_ipmi::Secret;
 use wire_ipmi::bmc::{Bmc, BmcAction, BmcConfig, User};
 use wire_ipmi::client::Timing;
 use wire_ipmi::command::{ChassisControl, Power as Chassis, Privilege};
-use wire_ipmi::Secret;
 
 const PASSWORD: &str = "hunter2-hunter2";
 
@@ -38,17 +38,35 @@ impl Drop for FakeBmc {
 async fn a_bmc(sessions_max: usize, ignored: usize) -> FakeBmc {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let user = User { name: b"maas".to_vec(), password: Secret::from(PASSWORD), privilege: Privilege::Admin };
-    let config = BmcConfig { users: vec![user], sessions_max, ..BmcConfig::default() };
-    let bmc = Arc::new(Mutex::new(Bmc::new(config, [address.port().to_le_bytes()[0]; 32])));
+    let user = User {
+        name: b"maas".to_vec(),
+        password: Secret::from(PASSWORD),
+        privilege: Privilege::Admin,
+    };
+    let config = BmcConfig {
+        users: vec![user],
+        sessions_max,
+        ..BmcConfig::default()
+    };
+    let bmc = Arc::new(Mutex::new(Bmc::new(
+        config,
+        [address.port().to_le_bytes()[0]; 32],
+    )));
     let (seen, sessions_seen) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
     let task = tokio::spawn({
-        let (bmc, seen, sessions_seen) = (Arc::clone(&bmc), Arc::clone(&seen), Arc::clone(&sessions_seen));
+        let (bmc, seen, sessions_seen) = (
+            Arc::clone(&bmc),
+            Arc::clone(&seen),
+            Arc::clone(&sessions_seen),
+        );
         async move {
             let mut buffer = [0; 2048];
             while let Ok((n, peer)) = socket.recv_from(&mut buffer).await {
                 let before = bmc.lock().unwrap().power();
-                let actions = bmc.lock().unwrap().handle(&buffer[..n], peer, Instant::now());
+                let actions = bmc
+                    .lock()
+                    .unwrap()
+                    .handle(&buffer[..n], peer, Instant::now());
                 {
                     let mut most = sessions_seen.lock().unwrap();
                     *most = (*most).max(bmc.lock().unwrap().session_count());
@@ -71,7 +89,13 @@ async fn a_bmc(sessions_max: usize, ignored: usize) -> FakeBmc {
             }
         }
     });
-    FakeBmc { address, bmc, seen, sessions_seen, task }
+    FakeBmc {
+        address,
+        bmc,
+        seen,
+        sessions_seen,
+        task,
+    }
 }
 
 fn a_power(sessions: usize) -> (Power, tokio::sync::mpsc::Receiver<link::message::Report>) {
@@ -82,7 +106,11 @@ fn a_power(sessions: usize) -> (Power, tokio::sync::mpsc::Receiver<link::message
         tries: 3,
         total: Duration::from_secs(10),
     };
-    let config = PowerConfig { sessions, verify: vec![Duration::from_millis(1); 4], timing };
+    let config = PowerConfig {
+        sessions,
+        verify: vec![Duration::from_millis(1); 4],
+        timing,
+    };
     (Power::new(config, shared), reports)
 }
 
@@ -92,8 +120,20 @@ fn order(action: PowerAction, address: SocketAddr, password: &str) -> PowerOrder
         "power_driver": "LAN_2_0", "cipher_suite_id": "3", "privilege_level": "OPERATOR",
         "workaround_flags": ["opensesspriv"], "power_boot_type": "efi",
     });
-    let parameters = Parameters(parameters.as_object().unwrap().clone().into_iter().collect());
-    PowerOrder { system_id: "4y3h7n".into(), action, driver: "ipmi".into(), parameters }
+    let parameters = Parameters(
+        parameters
+            .as_object()
+            .unwrap()
+            .clone()
+            .into_iter()
+            .collect(),
+    );
+    PowerOrder {
+        system_id: "4y3h7n".into(),
+        action,
+        driver: "ipmi".into(),
+        parameters,
+    }
 }
 
 fn entries(reports: &mut tokio::sync::mpsc::Receiver<link::message::Report>) -> Vec<Entry> {
@@ -130,7 +170,18 @@ async fn a_machine_is_switched_on_from_the_network_asked_and_switched_off() {
     assert_eq!(*bmc.seen.lock().unwrap(), [PowerUp, PowerCycle, PowerDown]);
     let commands: Vec<String> = entries(&mut reports)
         .into_iter()
-        .filter_map(|e| if let What::Power { command, error: None, .. } = e.what { Some(command) } else { None })
+        .filter_map(|e| {
+            if let What::Power {
+                command,
+                error: None,
+                ..
+            } = e.what
+            {
+                Some(command)
+            } else {
+                None
+            }
+        })
         .collect();
     assert_eq!(commands, ["on", "on", "cycle", "off"]);
 }
@@ -138,9 +189,27 @@ async fn a_machine_is_switched_on_from_the_network_asked_and_switched_off() {
 #[tokio::test]
 async fn a_machine_that_does_not_obey_is_told_again_and_in_the_end_reported() {
     let (slow, dead, (power, _reports)) = (a_bmc(4, 2).await, a_bmc(4, 99).await, a_power(4));
-    assert_eq!(state(power.execute(&order(PowerAction::On { pxe: false }, slow.address, PASSWORD)).await), PowerState::On);
+    assert_eq!(
+        state(
+            power
+                .execute(&order(
+                    PowerAction::On { pxe: false },
+                    slow.address,
+                    PASSWORD
+                ))
+                .await
+        ),
+        PowerState::On
+    );
     assert_eq!(slow.seen.lock().unwrap().len(), 3);
-    let Outcome::PowerFault(fault) = power.execute(&order(PowerAction::On { pxe: false }, dead.address, PASSWORD)).await else {
+    let Outcome::PowerFault(fault) = power
+        .execute(&order(
+            PowerAction::On { pxe: false },
+            dead.address,
+            PASSWORD,
+        ))
+        .await
+    else {
         panic!("it did not obey");
     };
     assert_eq!(fault.class, PowerFaultClass::Action);
@@ -150,20 +219,51 @@ async fn a_machine_that_does_not_obey_is_told_again_and_in_the_end_reported() {
 #[tokio::test]
 async fn failures_are_told_apart_and_say_no_secret() {
     let (bmc, (power, mut reports)) = (a_bmc(4, 0).await, a_power(4));
-    let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = UdpSocket::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let cases = [
-        (order(PowerAction::On { pxe: true }, bmc.address, "not-the-password"), PowerFaultClass::Auth),
-        (order(PowerAction::Query, nobody, PASSWORD), PowerFaultClass::Connection),
-        (order(PowerAction::Query, bmc.address, &"x".repeat(21)), PowerFaultClass::Settings),
-        (PowerOrder { driver: "steam".into(), ..order(PowerAction::Query, bmc.address, PASSWORD) }, PowerFaultClass::Settings),
+        (
+            order(
+                PowerAction::On { pxe: true },
+                bmc.address,
+                "not-the-password",
+            ),
+            PowerFaultClass::Auth,
+        ),
+        (
+            order(PowerAction::Query, nobody, PASSWORD),
+            PowerFaultClass::Connection,
+        ),
+        (
+            order(PowerAction::Query, bmc.address, &"x".repeat(21)),
+            PowerFaultClass::Settings,
+        ),
+        (
+            PowerOrder {
+                driver: "steam".into(),
+                ..order(PowerAction::Query, bmc.address, PASSWORD)
+            },
+            PowerFaultClass::Settings,
+        ),
     ];
     for (order, class) in cases {
-        let Outcome::PowerFault(fault) = power.execute(&order).await else { panic!("{order:?}") };
+        let Outcome::PowerFault(fault) = power.execute(&order).await else {
+            panic!("{order:?}")
+        };
         assert_eq!(fault.class, class, "{}", fault.message);
     }
     assert_eq!(bmc.bmc.lock().unwrap().power(), Chassis::Off);
     let noted = entries(&mut reports);
-    assert_eq!(noted.iter().filter(|e| matches!(e.what, What::Power { error: Some(_), .. })).count(), 4);
+    assert_eq!(
+        noted
+            .iter()
+            .filter(|e| matches!(e.what, What::Power { error: Some(_), .. }))
+            .count(),
+        4
+    );
     let words = format!("{noted:?}");
     assert!(!words.contains("hunter2") && !words.contains("not-the-password"));
 }
@@ -172,7 +272,11 @@ async fn failures_are_told_apart_and_say_no_secret() {
 async fn orders_for_one_bmc_never_overlap() {
     let (bmc, (power, _reports)) = (a_bmc(1, 0).await, a_power(64));
     let orders = (0..16).map(|i| {
-        let action = if i % 2 == 0 { PowerAction::On { pxe: false } } else { PowerAction::Query };
+        let action = if i % 2 == 0 {
+            PowerAction::On { pxe: false }
+        } else {
+            PowerAction::Query
+        };
         let (power, order) = (power.clone(), order(action, bmc.address, PASSWORD));
         async move { power.execute(&order).await }
     });
@@ -190,11 +294,23 @@ async fn hundreds_of_bmcs_are_asked_at_once() {
     }
     let (power, _reports) = a_power(64);
     let asked = bmcs.iter().map(|b| {
-        let (power, order) = (power.clone(), order(PowerAction::Query, b.address, PASSWORD));
+        let (power, order) = (
+            power.clone(),
+            order(PowerAction::Query, b.address, PASSWORD),
+        );
         async move { power.execute(&order).await }
     });
     for outcome in futures::future::join_all(asked).await {
-        assert_eq!(outcome, Outcome::Power { state: PowerState::Off });
+        assert_eq!(
+            outcome,
+            Outcome::Power {
+                state: PowerState::Off
+            }
+        );
     }
-    until("every session is closed", || bmcs.iter().all(|b| b.bmc.lock().unwrap().session_count() == 0)).await;
+    until("every session is closed", || {
+        bmcs.iter()
+            .all(|b| b.bmc.lock().unwrap().session_count() == 0)
+    })
+    .await;
 }

@@ -17,7 +17,11 @@ pub const OPERATIONS: &[Operation] = &[
         uri: "machines/{system_id}/boots",
         also: &["machines/{system_id}/boots/"],
         title: "The boots of a machine, newest first, with their timelines.",
-        params: &[Param::opt("entries", Kind::Bool, "Whether to give the entries too; yes when left out.")],
+        params: &[Param::opt(
+            "entries",
+            Kind::Bool,
+            "Whether to give the entries too; yes when left out.",
+        )],
         run: |c| Box::pin(list(c)),
         ..Operation::READ
     },
@@ -68,7 +72,9 @@ async fn list(call: Call) -> Result<Answer, ApiError> {
             out.push(boot_json(&b, node.bios_boot_method.as_deref()));
         }
     }
-    Ok(Answer::json(json!({ "system_id": node.system_id, "hostname": node.hostname, "boots": out })))
+    Ok(Answer::json(
+        json!({ "system_id": node.system_id, "hostname": node.hostname, "boots": out }),
+    ))
 }
 
 async fn read(call: Call) -> Result<Answer, ApiError> {
@@ -76,7 +82,15 @@ async fn read(call: Call) -> Result<Answer, ApiError> {
     let node = row::by_system_id(&mut tx, call.actor(), call.path("system_id")).await?;
     drop(tx);
     let id = call.path_id("id", "Boot")?;
-    let boot = call.region().timeline.boot(id).await?.filter(|b| b.summary.system_id == Some(node.sid()));
+    let boot = call
+        .region()
+        .timeline
+        .boot(id)
+        .await?
+        .filter(|b| b.summary.system_id == Some(node.sid()));
     let boot = boot.ok_or_else(|| ApiError::missing("Boot"))?;
-    Ok(Answer::json(boot_json(&boot, node.bios_boot_method.as_deref())))
+    Ok(Answer::json(boot_json(
+        &boot,
+        node.bios_boot_method.as_deref(),
+    )))
 }

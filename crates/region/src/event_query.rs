@@ -21,12 +21,28 @@ pub const OPERATIONS: &[Operation] = &[Operation {
     op: Some("query"),
     title: "Events, newest first.",
     params: &[
-        Param::opt("hostname", Kind::List, "Only machines with these host names."),
-        Param::opt("mac_address", Kind::List, "Only machines with these MAC addresses."),
+        Param::opt(
+            "hostname",
+            Kind::List,
+            "Only machines with these host names.",
+        ),
+        Param::opt(
+            "mac_address",
+            Kind::List,
+            "Only machines with these MAC addresses.",
+        ),
         Param::opt("id", Kind::List, "Only machines with these system ids."),
         Param::opt("zone", Kind::List, "Only machines in these zones."),
-        Param::opt("agent_name", Kind::Text, "Only machines allocated under this name."),
-        Param::opt("level", Kind::Text, "AUDIT, DEBUG, INFO, WARNING, ERROR or CRITICAL, and above; INFO when left out."),
+        Param::opt(
+            "agent_name",
+            Kind::Text,
+            "Only machines allocated under this name.",
+        ),
+        Param::opt(
+            "level",
+            Kind::Text,
+            "AUDIT, DEBUG, INFO, WARNING, ERROR or CRITICAL, and above; INFO when left out.",
+        ),
         Param::opt("limit", Kind::Int, "At most this many, 1000 at most."),
         Param::opt("before", Kind::Int, "Only events older than this one."),
         Param::opt("after", Kind::Int, "Only events newer than this one."),
@@ -51,7 +67,9 @@ struct Row {
 
 /// `Fri, 20 Nov. 2026 17:51:02`, as MAAS spells the times of events.
 fn spelled(micros: i64) -> String {
-    jiff::Timestamp::from_microsecond(micros).map(|t| t.strftime("%a, %d %b. %Y %H:%M:%S").to_string()).unwrap_or_default()
+    jiff::Timestamp::from_microsecond(micros)
+        .map(|t| t.strftime("%a, %d %b. %Y %H:%M:%S").to_string())
+        .unwrap_or_default()
 }
 
 impl Row {
@@ -78,17 +96,28 @@ async fn query(call: Call) -> Result<Answer, ApiError> {
     let args = call.args();
     let level = match args.filled("level") {
         None => Level::Info,
-        Some(t) => Level::of(t).ok_or_else(|| ApiError::Bad(format!("Unrecognised log level: {t}")))?,
+        Some(t) => {
+            Level::of(t).ok_or_else(|| ApiError::Bad(format!("Unrecognised log level: {t}")))?
+        }
     };
     let limit = args.int("limit")?.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(ApiError::Bad(format!("Requested number of events ({limit}) is outside of the limit of {MAX_LIMIT}.")));
+        return Err(ApiError::Bad(format!(
+            "Requested number of events ({limit}) is outside of the limit of {MAX_LIMIT}."
+        )));
     }
     let (before, after) = (args.int("before")?, args.int("after")?);
     if before.is_some() && after.is_some() {
-        return Err(ApiError::Bad("There is undetermined behaviour when both `after` and `before` are specified.".to_owned()));
+        return Err(ApiError::Bad(
+            "There is undetermined behaviour when both `after` and `before` are specified."
+                .to_owned(),
+        ));
     }
-    let (low, high) = if level == Level::Audit { (0, 0) } else { (level as i64, i64::MAX) };
+    let (low, high) = if level == Level::Audit {
+        (0, 0)
+    } else {
+        (level as i64, i64::MAX)
+    };
     let admin = call.actor().is_admin();
     if level == Level::Audit && !admin {
         return Err(ApiError::forbidden());
@@ -124,7 +153,12 @@ async fn query(call: Call) -> Result<Answer, ApiError> {
     let mut query: Vec<String> = args
         .iter()
         .filter(|(k, _)| !matches!(*k, "before" | "after" | "op") && !k.starts_with("oauth_"))
-        .map(|(k, v)| format!("{k}={}", percent_encoding::utf8_percent_encode(v, percent_encoding::NON_ALPHANUMERIC)))
+        .map(|(k, v)| {
+            format!(
+                "{k}={}",
+                percent_encoding::utf8_percent_encode(v, percent_encoding::NON_ALPHANUMERIC)
+            )
+        })
         .collect();
     query.insert(0, "op=query".to_owned());
     let base = format!("/MAAS/api/2.0/events/?{}", query.join("&"));

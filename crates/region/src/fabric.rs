@@ -12,16 +12,32 @@ use crate::operation::{Kind, Method, Operation, Param, Who};
 use crate::vlan::{self, VlanRow};
 
 const PARAMS: &[Param] = &[
-    Param::opt("name", Kind::Text, "Name; made up from the number when left out."),
+    Param::opt(
+        "name",
+        Kind::Text,
+        "Name; made up from the number when left out.",
+    ),
     Param::opt("description", Kind::Text, "A description."),
     Param::opt("class_type", Kind::Text, "A class, for example 10g."),
 ];
-const FABRICS: Operation = Operation { handler: "FabricsHandler", uri: "fabrics/", ..Operation::READ };
-const FABRIC: Operation = Operation { handler: "FabricHandler", uri: "fabrics/{id}/", ..Operation::READ };
+const FABRICS: Operation = Operation {
+    handler: "FabricsHandler",
+    uri: "fabrics/",
+    ..Operation::READ
+};
+const FABRIC: Operation = Operation {
+    handler: "FabricHandler",
+    uri: "fabrics/{id}/",
+    ..Operation::READ
+};
 
 /// `fabrics/` and `fabrics/{id}/`.
 pub const OPERATIONS: &[Operation] = &[
-    Operation { title: "List fabrics.", run: |c| Box::pin(list(c)), ..FABRICS },
+    Operation {
+        title: "List fabrics.",
+        run: |c| Box::pin(list(c)),
+        ..FABRICS
+    },
     Operation {
         method: Method::Post,
         who: Who::Admin,
@@ -31,7 +47,11 @@ pub const OPERATIONS: &[Operation] = &[
         run: |c| Box::pin(create(c)),
         ..FABRICS
     },
-    Operation { title: "Read a fabric.", run: |c| Box::pin(read(c)), ..FABRIC },
+    Operation {
+        title: "Read a fabric.",
+        run: |c| Box::pin(read(c)),
+        ..FABRIC
+    },
     Operation {
         method: Method::Put,
         who: Who::Admin,
@@ -61,7 +81,10 @@ struct Row {
 
 impl Row {
     fn shown_name(&self) -> String {
-        self.name.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| format!("fabric-{}", self.id))
+        self.name
+            .clone()
+            .filter(|n| !n.is_empty())
+            .unwrap_or_else(|| format!("fabric-{}", self.id))
     }
 
     fn json(&self, vlans: &HashMap<i64, VlanRow>) -> Value {
@@ -82,7 +105,11 @@ impl Row {
 /// # Errors
 /// 404 when there is none.
 pub async fn id_of(tx: &mut Tx, text: &str) -> Result<i64, ApiError> {
-    let rows = store::all!(tx, Row, "SELECT id, name, class_type FROM fabric ORDER BY id")?;
+    let rows = store::all!(
+        tx,
+        Row,
+        "SELECT id, name, class_type FROM fabric ORDER BY id"
+    )?;
     rows.iter()
         .find(|r| r.id.to_string() == text || r.shown_name() == text)
         .map(|r| r.id)
@@ -91,12 +118,21 @@ pub async fn id_of(tx: &mut Tx, text: &str) -> Result<i64, ApiError> {
 
 async fn find(tx: &mut Tx, call: &Call) -> Result<Row, ApiError> {
     let id = id_of(tx, call.path("id")).await?;
-    Ok(store::one!(tx, Row, "SELECT id, name, class_type FROM fabric WHERE id = $1", id)?)
+    Ok(store::one!(
+        tx,
+        Row,
+        "SELECT id, name, class_type FROM fabric WHERE id = $1",
+        id
+    )?)
 }
 
 async fn list(call: Call) -> Result<Answer, ApiError> {
     let mut tx = call.read().await?;
-    let rows = store::all!(tx, Row, "SELECT id, name, class_type FROM fabric ORDER BY id")?;
+    let rows = store::all!(
+        tx,
+        Row,
+        "SELECT id, name, class_type FROM fabric ORDER BY id"
+    )?;
     let vlans = vlan::all(&mut tx).await?;
     Ok(Answer::json(rows.iter().map(|r| r.json(&vlans)).collect()))
 }
@@ -111,17 +147,26 @@ async fn read(call: Call) -> Result<Answer, ApiError> {
 async fn check_name(tx: &mut Tx, name: &str, own: Option<i64>) -> Result<(), ApiError> {
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | ' ');
     if name.len() > 256 || !name.chars().all(fits) {
-        return Err(ApiError::field("name", "Use letters, digits, spaces, hyphens, underscores and dots only."));
+        return Err(ApiError::field(
+            "name",
+            "Use letters, digits, spaces, hyphens, underscores and dots only.",
+        ));
     }
     if let Some(n) = name.strip_prefix("fabric-")
         && n.parse().ok() != own
         && n.parse::<i64>().is_ok()
     {
-        return Err(ApiError::field("name", "Names made of 'fabric-' and a number belong to the fabric of that number."));
+        return Err(ApiError::field(
+            "name",
+            "Names made of 'fabric-' and a number belong to the fabric of that number.",
+        ));
     }
     let taken = store::opt!(tx, (i64,), "SELECT id FROM fabric WHERE name = $1", name)?;
     if taken.is_some_and(|(id,)| Some(id) != own) {
-        return Err(ApiError::field("name", "Fabric with this Name already exists."));
+        return Err(ApiError::field(
+            "name",
+            "Fabric with this Name already exists.",
+        ));
     }
     Ok(())
 }
@@ -166,9 +211,20 @@ async fn update(call: Call) -> Result<Answer, ApiError> {
                 if args.has("class_type") {
                     row.class_type = args.filled("class_type").map(str::to_owned);
                 }
-                store::exec!(tx, "UPDATE fabric SET name = $2, class_type = $3 WHERE id = $1", row.id, &row.name, &row.class_type)?;
+                store::exec!(
+                    tx,
+                    "UPDATE fabric SET name = $2, class_type = $3 WHERE id = $1",
+                    row.id,
+                    &row.name,
+                    &row.class_type
+                )?;
                 if let Some(d) = args.text("description") {
-                    store::exec!(tx, "UPDATE fabric SET description = $2 WHERE id = $1", row.id, d)?;
+                    store::exec!(
+                        tx,
+                        "UPDATE fabric SET description = $2 WHERE id = $1",
+                        row.id,
+                        d
+                    )?;
                 }
                 tx.changed("fabric", row.id, 0, call.now()).await?;
                 let vlans = vlan::all(tx).await?;

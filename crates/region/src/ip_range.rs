@@ -14,27 +14,51 @@ use crate::subnet::{self, SubnetRow};
 use crate::user::UserRow;
 use crate::{select_subnet, vlan};
 
-const RANGES: Operation = Operation { handler: "IPRangesHandler", uri: "ipranges/", ..Operation::READ };
-const RANGE: Operation = Operation { handler: "IPRangeHandler", uri: "ipranges/{id}/", ..Operation::READ };
+const RANGES: Operation = Operation {
+    handler: "IPRangesHandler",
+    uri: "ipranges/",
+    ..Operation::READ
+};
+const RANGE: Operation = Operation {
+    handler: "IPRangeHandler",
+    uri: "ipranges/{id}/",
+    ..Operation::READ
+};
 
 /// `ipranges/` and `ipranges/{id}/`.
 pub const OPERATIONS: &[Operation] = &[
-    Operation { title: "List IP ranges.", run: |c| Box::pin(list(c)), ..RANGES },
+    Operation {
+        title: "List IP ranges.",
+        run: |c| Box::pin(list(c)),
+        ..RANGES
+    },
     Operation {
         method: Method::Post,
         title: "Create an IP range; dynamic ones are for administrators.",
         params: &[
-            Param::field("type", Kind::Choice(&["dynamic", "reserved"]), "What it is for."),
+            Param::field(
+                "type",
+                Kind::Choice(&["dynamic", "reserved"]),
+                "What it is for.",
+            ),
             Param::field("start_ip", Kind::Text, "First address."),
             Param::field("end_ip", Kind::Text, "Last address."),
-            Param::opt("subnet", Kind::Text, "Its subnet by id; found by the addresses when left out."),
+            Param::opt(
+                "subnet",
+                Kind::Text,
+                "Its subnet by id; found by the addresses when left out.",
+            ),
             Param::opt("comment", Kind::Text, "A comment."),
         ],
         audit: Some("NETWORKING"),
         run: |c| Box::pin(create(c)),
         ..RANGES
     },
-    Operation { title: "Read an IP range.", run: |c| Box::pin(read(c)), ..RANGE },
+    Operation {
+        title: "Read an IP range.",
+        run: |c| Box::pin(read(c)),
+        ..RANGE
+    },
     Operation {
         method: Method::Put,
         title: "Change an IP range.",
@@ -70,7 +94,10 @@ struct Row {
 
 impl Row {
     fn ends(&self) -> Result<(IpAddr, IpAddr), ApiError> {
-        let ip = |s: &str| s.parse().map_err(|_| ApiError::bug("an IP range cannot be read"));
+        let ip = |s: &str| {
+            s.parse()
+                .map_err(|_| ApiError::bug("an IP range cannot be read"))
+        };
         Ok((ip(&self.start_ip)?, ip(&self.end_ip)?))
     }
 }
@@ -78,7 +105,11 @@ impl Row {
 async fn render(tx: &mut Tx, rows: &[Row]) -> Result<Vec<Value>, ApiError> {
     let vlans = vlan::all(tx).await?;
     let subnets = subnet::all(tx).await?;
-    let users = store::all!(tx, UserRow, "SELECT id, username, email, is_superuser, is_local FROM user_account")?;
+    let users = store::all!(
+        tx,
+        UserRow,
+        "SELECT id, username, email, is_superuser, is_local FROM user_account"
+    )?;
     Ok(rows
         .iter()
         .map(|r| {
@@ -98,7 +129,11 @@ async fn render(tx: &mut Tx, rows: &[Row]) -> Result<Vec<Value>, ApiError> {
 
 async fn list(call: Call) -> Result<Answer, ApiError> {
     let mut tx = call.read().await?;
-    let rows = store::all!(tx, Row, "SELECT id, subnet_id, type, start_ip, end_ip, comment, user_id FROM ip_range ORDER BY id")?;
+    let rows = store::all!(
+        tx,
+        Row,
+        "SELECT id, subnet_id, type, start_ip, end_ip, comment, user_id FROM ip_range ORDER BY id"
+    )?;
     Ok(Answer::json(render(&mut tx, &rows).await?.into()))
 }
 
@@ -122,12 +157,16 @@ fn own(call: &Call, row: &Row) -> Result<(), ApiError> {
     if call.actor().is_admin() || row.user_id == Some(call.actor().user_id()) {
         Ok(())
     } else {
-        Err(ApiError::Forbidden("Unable to change an IP range that belongs to somebody else.".to_owned()))
+        Err(ApiError::Forbidden(
+            "Unable to change an IP range that belongs to somebody else.".to_owned(),
+        ))
     }
 }
 
 fn address(field: &str, text: &str) -> Result<IpAddr, ApiError> {
-    text.trim().parse().map_err(|_| ApiError::field(field, "Enter a valid IPv4 or IPv6 address."))
+    text.trim()
+        .parse()
+        .map_err(|_| ApiError::field(field, "Enter a valid IPv4 or IPv6 address."))
 }
 
 /// Most addresses fewer than which an IPv6 dynamic range is of no use.
@@ -141,39 +180,72 @@ fn number(ip: IpAddr) -> u128 {
 }
 
 /// 400 for a range that is upside down, outside, or in the way of something; the thing is named.
-async fn check(tx: &mut Tx, s: &SubnetRow, kind: &str, start: IpAddr, end: IpAddr, own: Option<i64>) -> Result<(), ApiError> {
+async fn check(
+    tx: &mut Tx,
+    s: &SubnetRow,
+    kind: &str,
+    start: IpAddr,
+    end: IpAddr,
+    own: Option<i64>,
+) -> Result<(), ApiError> {
     let net = s.net()?;
     if start.is_ipv4() != end.is_ipv4() {
-        return Err(ApiError::field("end_ip", "Start IP address and end IP address must be in the same address family."));
+        return Err(ApiError::field(
+            "end_ip",
+            "Start IP address and end IP address must be in the same address family.",
+        ));
     }
     if number(start) > number(end) {
-        return Err(ApiError::field("end_ip", "End IP address must not be less than Start IP address."));
+        return Err(ApiError::field(
+            "end_ip",
+            "End IP address must not be less than Start IP address.",
+        ));
     }
     if !net.contains(&start) {
-        return Err(ApiError::field("start_ip", "Start IP address must be within subnet: ".to_owned() + &s.cidr + "."));
+        return Err(ApiError::field(
+            "start_ip",
+            "Start IP address must be within subnet: ".to_owned() + &s.cidr + ".",
+        ));
     }
     if !net.contains(&end) {
-        return Err(ApiError::field("end_ip", "End IP address must be within subnet: ".to_owned() + &s.cidr + "."));
+        return Err(ApiError::field(
+            "end_ip",
+            "End IP address must be within subnet: ".to_owned() + &s.cidr + ".",
+        ));
     }
     if let IpNet::V4(v4) = net
         && v4.prefix_len() < 31
     {
         if start == IpAddr::V4(v4.network()) {
-            return Err(ApiError::field("start_ip", "Reserved network address cannot be included in IP range."));
+            return Err(ApiError::field(
+                "start_ip",
+                "Reserved network address cannot be included in IP range.",
+            ));
         }
         if end == IpAddr::V4(v4.broadcast()) {
-            return Err(ApiError::field("end_ip", "Broadcast address cannot be included in IP range."));
+            return Err(ApiError::field(
+                "end_ip",
+                "Broadcast address cannot be included in IP range.",
+            ));
         }
     }
-    let within = |ip: IpAddr| ip.is_ipv4() == start.is_ipv4() && (number(start)..=number(end)).contains(&number(ip));
+    let within = |ip: IpAddr| {
+        ip.is_ipv4() == start.is_ipv4() && (number(start)..=number(end)).contains(&number(ip))
+    };
     if kind == "dynamic" {
         if start.is_ipv6() && number(end) - number(start) + 1 < MIN_V6 {
-            return Err(ApiError::field("end_ip", "IPv6 dynamic range must be at least 256 addresses in size."));
+            return Err(ApiError::field(
+                "end_ip",
+                "IPv6 dynamic range must be at least 256 addresses in size.",
+            ));
         }
         if let Some(g) = s.gateway_ip.as_ref().and_then(|g| g.parse().ok())
             && within(g)
         {
-            return Err(ApiError::field("start_ip", format!("The dynamic range would include the gateway {g}.")));
+            return Err(ApiError::field(
+                "start_ip",
+                format!("The dynamic range would include the gateway {g}."),
+            ));
         }
         let assigned = store::all!(
             tx,
@@ -182,9 +254,15 @@ async fn check(tx: &mut Tx, s: &SubnetRow, kind: &str, start: IpAddr, end: IpAdd
              WHERE a.subnet_id = $1 AND a.ip IS NOT NULL",
             s.id
         )?;
-        if let Some((ip, host)) = assigned.into_iter().find(|(ip, _)| ip.parse().is_ok_and(within)) {
+        if let Some((ip, host)) = assigned
+            .into_iter()
+            .find(|(ip, _)| ip.parse().is_ok_and(within))
+        {
             let whose = host.map_or_else(String::new, |h| format!(" of {h}"));
-            return Err(ApiError::field("start_ip", format!("The dynamic range would include the assigned address {ip}{whose}.")));
+            return Err(ApiError::field(
+                "start_ip",
+                format!("The dynamic range would include the assigned address {ip}{whose}."),
+            ));
         }
     }
     let others = store::all!(
@@ -201,7 +279,10 @@ async fn check(tx: &mut Tx, s: &SubnetRow, kind: &str, start: IpAddr, end: IpAdd
                 "Requested {kind} range conflicts with an existing range. It is {} range {} - {} (id {}).",
                 o.r#type, o.start_ip, o.end_ip, o.id
             );
-            return Err(ApiError::Fields(vec![("start_ip".to_owned(), vec![why.clone()]), ("end_ip".to_owned(), vec![why])]));
+            return Err(ApiError::Fields(vec![
+                ("start_ip".to_owned(), vec![why.clone()]),
+                ("end_ip".to_owned(), vec![why]),
+            ]));
         }
     }
     Ok(())
@@ -223,7 +304,10 @@ pub async fn check_moved(tx: &mut Tx, subnet: i64, net: &IpNet) -> Result<(), Ap
         if !net.contains(&a) || !net.contains(&b) {
             return Err(ApiError::field(
                 "cidr",
-                format!("The {} range {} - {} would be outside of {net}.", r.r#type, r.start_ip, r.end_ip),
+                format!(
+                    "The {} range {} - {} would be outside of {net}.",
+                    r.r#type, r.start_ip, r.end_ip
+                ),
             ));
         }
     }
@@ -284,7 +368,12 @@ async fn update(call: Call) -> Result<Answer, ApiError> {
                 if let Some(t) = args.filled("end_ip") {
                     end = address("end_ip", t)?;
                 }
-                let s = store::one!(tx, SubnetRow, select_subnet!("WHERE s.id = $1"), row.subnet_id)?;
+                let s = store::one!(
+                    tx,
+                    SubnetRow,
+                    select_subnet!("WHERE s.id = $1"),
+                    row.subnet_id
+                )?;
                 check(tx, &s, &row.r#type, start, end, Some(row.id)).await?;
                 row.start_ip = start.to_string();
                 row.end_ip = end.to_string();

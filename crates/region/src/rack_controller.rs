@@ -33,10 +33,20 @@ pub const OPERATIONS: &[Operation] = &[
 
 /// What a rack has told of itself: services by name, and when it was last heard of.
 async fn states(tx: &mut Tx) -> Result<Vec<(i64, String, Option<i64>)>, ApiError> {
-    Ok(store::all!(tx, (i64, String, Option<i64>), "SELECT node_id, services, last_seen FROM rack_state")?)
+    Ok(store::all!(
+        tx,
+        (i64, String, Option<i64>),
+        "SELECT node_id, services, last_seen FROM rack_state"
+    )?)
 }
 
-fn json_of(region: &Region, view: &View, n: &NodeRow, states: &[(i64, String, Option<i64>)], _now: Timestamp) -> Value {
+fn json_of(
+    region: &Region,
+    view: &View,
+    n: &NodeRow,
+    states: &[(i64, String, Option<i64>)],
+    _now: Timestamp,
+) -> Value {
     let mut o = view.common_json(n, Status::from_code(n.status).unwrap_or(Status::Deployed));
     for k in ["owner", "status", "status_name", "status_message"] {
         o.remove(k);
@@ -60,16 +70,28 @@ fn json_of(region: &Region, view: &View, n: &NodeRow, states: &[(i64, String, Op
     }
     o.insert("service_set".into(), services.into());
     o.insert("version".into(), version::MAAS_VERSION.into());
-    o.insert("resource_uri".into(), format!("/MAAS/api/2.0/rackcontrollers/{}/", n.system_id).into());
+    o.insert(
+        "resource_uri".into(),
+        format!("/MAAS/api/2.0/rackcontrollers/{}/", n.system_id).into(),
+    );
     Value::Object(o)
 }
 
 async fn list(call: Call) -> Result<Answer, ApiError> {
     let mut tx = call.read().await?;
-    let nodes = store::all!(tx, NodeRow, select_node!("WHERE n.node_type IN (2, 4) ORDER BY n.id"))?;
+    let nodes = store::all!(
+        tx,
+        NodeRow,
+        select_node!("WHERE n.node_type IN (2, 4) ORDER BY n.id")
+    )?;
     let view = View::load(&mut tx, &nodes, call.now()).await?;
     let states = states(&mut tx).await?;
-    Ok(Answer::json(nodes.iter().map(|n| json_of(call.region(), &view, n, &states, call.now())).collect()))
+    Ok(Answer::json(
+        nodes
+            .iter()
+            .map(|n| json_of(call.region(), &view, n, &states, call.now()))
+            .collect(),
+    ))
 }
 
 async fn read(call: Call) -> Result<Answer, ApiError> {
@@ -80,8 +102,16 @@ async fn read(call: Call) -> Result<Answer, ApiError> {
         select_node!("WHERE n.node_type IN (2, 4) AND n.system_id = $1"),
         call.path("system_id")
     )?;
-    let node = nodes.first().ok_or_else(|| ApiError::missing("RackController"))?;
+    let node = nodes
+        .first()
+        .ok_or_else(|| ApiError::missing("RackController"))?;
     let view = View::load(&mut tx, &nodes, call.now()).await?;
     let states = states(&mut tx).await?;
-    Ok(Answer::json(json_of(call.region(), &view, node, &states, call.now())))
+    Ok(Answer::json(json_of(
+        call.region(),
+        &view,
+        node,
+        &states,
+        call.now(),
+    )))
 }

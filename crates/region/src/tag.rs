@@ -13,12 +13,24 @@ use crate::node::row;
 use crate::operation::{Kind, Method, Operation, Param, Who};
 use crate::zone::check_name;
 
-const TAGS: Operation = Operation { handler: "TagsHandler", uri: "tags/", ..Operation::READ };
-const TAG: Operation = Operation { handler: "TagHandler", uri: "tags/{name}/", ..Operation::READ };
+const TAGS: Operation = Operation {
+    handler: "TagsHandler",
+    uri: "tags/",
+    ..Operation::READ
+};
+const TAG: Operation = Operation {
+    handler: "TagHandler",
+    uri: "tags/{name}/",
+    ..Operation::READ
+};
 
 /// `tags/` and `tags/{name}/`.
 pub const OPERATIONS: &[Operation] = &[
-    Operation { title: "List tags.", run: |c| Box::pin(list(c)), ..TAGS },
+    Operation {
+        title: "List tags.",
+        run: |c| Box::pin(list(c)),
+        ..TAGS
+    },
     Operation {
         method: Method::Post,
         who: Who::Admin,
@@ -26,14 +38,26 @@ pub const OPERATIONS: &[Operation] = &[
         params: &[
             Param::field("name", Kind::Text, "Name."),
             Param::opt("comment", Kind::Text, "What it is for."),
-            Param::opt("definition", Kind::Text, "An XPath expression over the hardware inventory."),
-            Param::opt("kernel_opts", Kind::Text, "Kernel options of the machines that have it."),
+            Param::opt(
+                "definition",
+                Kind::Text,
+                "An XPath expression over the hardware inventory.",
+            ),
+            Param::opt(
+                "kernel_opts",
+                Kind::Text,
+                "Kernel options of the machines that have it.",
+            ),
         ],
         audit: Some("TAG"),
         run: |c| Box::pin(create(c)),
         ..TAGS
     },
-    Operation { title: "Read a tag.", run: |c| Box::pin(read(c)), ..TAG },
+    Operation {
+        title: "Read a tag.",
+        run: |c| Box::pin(read(c)),
+        ..TAG
+    },
     Operation {
         method: Method::Put,
         who: Who::Admin,
@@ -41,8 +65,16 @@ pub const OPERATIONS: &[Operation] = &[
         params: &[
             Param::opt("name", Kind::Text, "New name."),
             Param::opt("comment", Kind::Text, "What it is for."),
-            Param::opt("definition", Kind::Text, "An XPath expression over the hardware inventory."),
-            Param::opt("kernel_opts", Kind::Text, "Kernel options of the machines that have it."),
+            Param::opt(
+                "definition",
+                Kind::Text,
+                "An XPath expression over the hardware inventory.",
+            ),
+            Param::opt(
+                "kernel_opts",
+                Kind::Text,
+                "Kernel options of the machines that have it.",
+            ),
         ],
         audit: Some("TAG"),
         run: |c| Box::pin(update(c)),
@@ -57,7 +89,12 @@ pub const OPERATIONS: &[Operation] = &[
         run: |c| Box::pin(delete(c)),
         ..TAG
     },
-    Operation { op: Some("machines"), title: "The machines that have a tag.", run: |c| Box::pin(machines(c)), ..TAG },
+    Operation {
+        op: Some("machines"),
+        title: "The machines that have a tag.",
+        run: |c| Box::pin(machines(c)),
+        ..TAG
+    },
     Operation {
         method: Method::Post,
         op: Some("update_nodes"),
@@ -95,13 +132,22 @@ impl Row {
 }
 
 async fn find(tx: &mut Tx, call: &Call) -> Result<Row, ApiError> {
-    store::opt!(tx, Row, "SELECT id, name, comment, definition, kernel_opts FROM tag WHERE name = $1", call.path("name"))?
-        .ok_or_else(|| ApiError::missing("Tag"))
+    store::opt!(
+        tx,
+        Row,
+        "SELECT id, name, comment, definition, kernel_opts FROM tag WHERE name = $1",
+        call.path("name")
+    )?
+    .ok_or_else(|| ApiError::missing("Tag"))
 }
 
 async fn list(call: Call) -> Result<Answer, ApiError> {
     let mut tx = call.read().await?;
-    let rows = store::all!(tx, Row, "SELECT id, name, comment, definition, kernel_opts FROM tag ORDER BY name")?;
+    let rows = store::all!(
+        tx,
+        Row,
+        "SELECT id, name, comment, definition, kernel_opts FROM tag ORDER BY name"
+    )?;
     Ok(Answer::json(rows.iter().map(Row::json).collect()))
 }
 
@@ -149,7 +195,12 @@ async fn create(call: Call) -> Result<Answer, ApiError> {
 
 /// The machines that have a tag are told to racks anew: its kernel options are theirs.
 async fn touch_machines(tx: &mut Tx, call: &Call, tag: i64) -> Result<(), ApiError> {
-    for (id,) in store::all!(tx, (i64,), "SELECT node_id FROM node_tag WHERE tag_id = $1", tag)? {
+    for (id,) in store::all!(
+        tx,
+        (i64,),
+        "SELECT node_id FROM node_tag WHERE tag_id = $1",
+        tag
+    )? {
         row::touch(tx, id, call.now()).await?;
     }
     Ok(())
@@ -210,7 +261,13 @@ async fn machines(call: Call) -> Result<Answer, ApiError> {
     let tag = find(&mut tx, &call).await?;
     let nodes = visible(&mut tx, call.actor()).await?;
     let view = View::load(&mut tx, &nodes, call.now()).await?;
-    Ok(Answer::json(nodes.iter().filter(|n| view.tags_of(n.id).contains(&tag.name)).map(|n| view.machine_json(n)).collect()))
+    Ok(Answer::json(
+        nodes
+            .iter()
+            .filter(|n| view.tags_of(n.id).contains(&tag.name))
+            .map(|n| view.machine_json(n))
+            .collect(),
+    ))
 }
 
 async fn update_nodes(call: Call) -> Result<Answer, ApiError> {

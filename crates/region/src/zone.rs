@@ -13,14 +13,34 @@ const NAME: Param = Param::field("name", Kind::Text, "Name.");
 const DESCRIPTION: Param = Param::opt("description", Kind::Text, "A description.");
 const CHANGES: &[Param] = &[Param::opt("name", Kind::Text, "New name."), DESCRIPTION];
 
-const ZONES: Operation = Operation { handler: "ZonesHandler", uri: "zones/", ..Operation::READ };
-const ZONE: Operation = Operation { handler: "ZoneHandler", uri: "zones/{name}/", ..Operation::READ };
-const POOLS: Operation = Operation { handler: "ResourcePoolsHandler", uri: "resourcepools/", ..Operation::READ };
-const POOL: Operation = Operation { handler: "ResourcePoolHandler", uri: "resourcepool/{id}/", ..Operation::READ };
+const ZONES: Operation = Operation {
+    handler: "ZonesHandler",
+    uri: "zones/",
+    ..Operation::READ
+};
+const ZONE: Operation = Operation {
+    handler: "ZoneHandler",
+    uri: "zones/{name}/",
+    ..Operation::READ
+};
+const POOLS: Operation = Operation {
+    handler: "ResourcePoolsHandler",
+    uri: "resourcepools/",
+    ..Operation::READ
+};
+const POOL: Operation = Operation {
+    handler: "ResourcePoolHandler",
+    uri: "resourcepool/{id}/",
+    ..Operation::READ
+};
 
 /// `zones/`, `zones/{name}/`, `resourcepools/`, `resourcepool/{id}/`.
 pub const OPERATIONS: &[Operation] = &[
-    Operation { title: "List zones.", run: |c| Box::pin(list(c, Place::Zone)), ..ZONES },
+    Operation {
+        title: "List zones.",
+        run: |c| Box::pin(list(c, Place::Zone)),
+        ..ZONES
+    },
     Operation {
         method: Method::Post,
         who: Who::Admin,
@@ -30,7 +50,11 @@ pub const OPERATIONS: &[Operation] = &[
         run: |c| Box::pin(create(c, Place::Zone)),
         ..ZONES
     },
-    Operation { title: "Read a zone.", run: |c| Box::pin(read(c, Place::Zone)), ..ZONE },
+    Operation {
+        title: "Read a zone.",
+        run: |c| Box::pin(read(c, Place::Zone)),
+        ..ZONE
+    },
     Operation {
         method: Method::Put,
         who: Who::Admin,
@@ -49,7 +73,11 @@ pub const OPERATIONS: &[Operation] = &[
         run: |c| Box::pin(delete(c, Place::Zone)),
         ..ZONE
     },
-    Operation { title: "List resource pools.", run: |c| Box::pin(list(c, Place::Pool)), ..POOLS },
+    Operation {
+        title: "List resource pools.",
+        run: |c| Box::pin(list(c, Place::Pool)),
+        ..POOLS
+    },
     Operation {
         method: Method::Post,
         who: Who::Admin,
@@ -59,7 +87,11 @@ pub const OPERATIONS: &[Operation] = &[
         run: |c| Box::pin(create(c, Place::Pool)),
         ..POOLS
     },
-    Operation { title: "Read a resource pool.", run: |c| Box::pin(read(c, Place::Pool)), ..POOL },
+    Operation {
+        title: "Read a resource pool.",
+        run: |c| Box::pin(read(c, Place::Pool)),
+        ..POOL
+    },
     Operation {
         method: Method::Put,
         who: Who::Admin,
@@ -112,30 +144,62 @@ impl Place {
 
 async fn all(tx: &mut Tx, place: Place) -> Result<Vec<Row>, ApiError> {
     Ok(match place {
-        Place::Zone => store::all!(tx, Row, "SELECT id, name, description FROM zone ORDER BY id")?,
-        Place::Pool => store::all!(tx, Row, "SELECT id, name, description FROM resource_pool ORDER BY id")?,
+        Place::Zone => store::all!(
+            tx,
+            Row,
+            "SELECT id, name, description FROM zone ORDER BY id"
+        )?,
+        Place::Pool => store::all!(
+            tx,
+            Row,
+            "SELECT id, name, description FROM resource_pool ORDER BY id"
+        )?,
     })
 }
 
 async fn find(tx: &mut Tx, call: &Call, place: Place) -> Result<Row, ApiError> {
     let row = match place {
-        Place::Zone => store::opt!(tx, Row, "SELECT id, name, description FROM zone WHERE name = $1", call.path("name"))?,
+        Place::Zone => store::opt!(
+            tx,
+            Row,
+            "SELECT id, name, description FROM zone WHERE name = $1",
+            call.path("name")
+        )?,
         Place::Pool => {
             let id = call.path_id("id", "ResourcePool")?;
-            store::opt!(tx, Row, "SELECT id, name, description FROM resource_pool WHERE id = $1", id)?
+            store::opt!(
+                tx,
+                Row,
+                "SELECT id, name, description FROM resource_pool WHERE id = $1",
+                id
+            )?
         }
     };
-    row.ok_or_else(|| ApiError::missing(if place == Place::Zone { "Zone" } else { "ResourcePool" }))
+    row.ok_or_else(|| {
+        ApiError::missing(if place == Place::Zone {
+            "Zone"
+        } else {
+            "ResourcePool"
+        })
+    })
 }
 
 async fn list(call: Call, place: Place) -> Result<Answer, ApiError> {
     let mut tx = call.read().await?;
-    Ok(Answer::json(all(&mut tx, place).await?.iter().map(|r| place.json(r)).collect()))
+    Ok(Answer::json(
+        all(&mut tx, place)
+            .await?
+            .iter()
+            .map(|r| place.json(r))
+            .collect(),
+    ))
 }
 
 async fn read(call: Call, place: Place) -> Result<Answer, ApiError> {
     let mut tx = call.read().await?;
-    Ok(Answer::json(place.json(&find(&mut tx, &call, place).await?)))
+    Ok(Answer::json(
+        place.json(&find(&mut tx, &call, place).await?),
+    ))
 }
 
 /// Names of zones, pools and tags.
@@ -145,7 +209,10 @@ async fn read(call: Call, place: Place) -> Result<Answer, ApiError> {
 pub fn check_name(name: &str) -> Result<(), ApiError> {
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 256 || !name.chars().all(fits) {
-        return Err(ApiError::field("name", "Use letters, digits, hyphens, underscores and dots only, at most 256 of them."));
+        return Err(ApiError::field(
+            "name",
+            "Use letters, digits, hyphens, underscores and dots only, at most 256 of them.",
+        ));
     }
     Ok(())
 }

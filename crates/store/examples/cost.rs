@@ -39,7 +39,11 @@ async fn main() -> Result<(), StoreError> {
                     db.write(move |tx: &mut Tx| {
                         let name = name.clone();
                         async move {
-                            store::exec!(tx, "INSERT INTO setting (name, value) VALUES ($1, '0')", name)?;
+                            store::exec!(
+                                tx,
+                                "INSERT INTO setting (name, value) VALUES ($1, '0')",
+                                name
+                            )?;
                             Ok::<_, StoreError>(())
                         }
                         .boxed()
@@ -53,7 +57,9 @@ async fn main() -> Result<(), StoreError> {
             w.expect("no writer panics")?;
         }
         let writes = f64::from(64 * 20) / began.elapsed().as_secs_f64();
-        out += &format!("acquire {acquire:?}  read {read:?}  statement {statement:?}  writes {writes:.0}/s\n");
+        out += &format!(
+            "acquire {acquire:?}  read {read:?}  statement {statement:?}  writes {writes:.0}/s\n"
+        );
     }
     std::io::Write::write_all(&mut std::io::stdout(), out.as_bytes()).expect("somebody reads this");
     Ok(())

@@ -49,7 +49,10 @@ impl Options {
     /// Defaults for a target: eight connections.
     #[must_use]
     pub const fn new(target: Target) -> Self {
-        Self { target, connections: 8 }
+        Self {
+            target,
+            connections: 8,
+        }
     }
 }
 
@@ -107,13 +110,25 @@ impl Db {
         Ok(db)
     }
 
-    pub(crate) async fn open_with(options: &Options, schema: &'static migrate::Schema) -> Result<Self, StoreError> {
-        let wakes = Arc::new(Wakes { changes: watch::channel(0).0, jobs: watch::channel(0).0 });
+    pub(crate) async fn open_with(
+        options: &Options,
+        schema: &'static migrate::Schema,
+    ) -> Result<Self, StoreError> {
+        let wakes = Arc::new(Wakes {
+            changes: watch::channel(0).0,
+            jobs: watch::channel(0).0,
+        });
         let engine = match &options.target {
-            Target::Sqlite(path) => EngineOf::Lite(Lite::open(path, options.connections, Arc::clone(&wakes)).await?),
-            Target::Postgres(url) => EngineOf::Pg(Pg::open(url, options.connections, Arc::clone(&wakes)).await?),
+            Target::Sqlite(path) => {
+                EngineOf::Lite(Lite::open(path, options.connections, Arc::clone(&wakes)).await?)
+            }
+            Target::Postgres(url) => {
+                EngineOf::Pg(Pg::open(url, options.connections, Arc::clone(&wakes)).await?)
+            }
         };
-        let db = Self { inner: Arc::new(Inner { engine, wakes }) };
+        let db = Self {
+            inner: Arc::new(Inner { engine, wakes }),
+        };
         if let Err(e) = migrate::run(&db, schema).await {
             db.close().await;
             return Err(e);

@@ -59,17 +59,27 @@ pub fn render(engine: Engine, sql: &str) -> String {
     while let Some(at) = rest.find('@') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let end = rest[1..].find(|c: char| !(c.is_ascii_lowercase() || c == '_')).map_or(rest.len(), |i| i + 1);
+        let end = rest[1..]
+            .find(|c: char| !(c.is_ascii_lowercase() || c == '_'))
+            .map_or(rest.len(), |i| i + 1);
         let word = &rest[..end];
-        if let Some(arg) = rest[end..].strip_prefix("($").and_then(|a| a.split_once(')').map(|(n, _)| n))
+        if let Some(arg) = rest[end..]
+            .strip_prefix("($")
+            .and_then(|a| a.split_once(')').map(|(n, _)| n))
             && matches!(word, "@ids" | "@texts")
         {
             match (engine, word) {
-                (Engine::Sqlite, _) => out.push_str(&format!("(SELECT value FROM json_each(${arg}))")),
-                (Engine::Postgres, "@ids") => {
-                    out.push_str(&format!("(SELECT jsonb_array_elements_text(${arg}::jsonb)::bigint)"));
+                (Engine::Sqlite, _) => {
+                    out.push_str(&format!("(SELECT value FROM json_each(${arg}))"))
                 }
-                (Engine::Postgres, _) => out.push_str(&format!("(SELECT jsonb_array_elements_text(${arg}::jsonb))")),
+                (Engine::Postgres, "@ids") => {
+                    out.push_str(&format!(
+                        "(SELECT jsonb_array_elements_text(${arg}::jsonb)::bigint)"
+                    ));
+                }
+                (Engine::Postgres, _) => out.push_str(&format!(
+                    "(SELECT jsonb_array_elements_text(${arg}::jsonb))"
+                )),
             }
             rest = &rest[end + 2 + arg.len() + 1..];
             continue;
@@ -95,11 +105,19 @@ pub fn statement(engine: Engine, sql: &'static str) -> &'static str {
         return sql;
     }
     let key = (engine, sql);
-    if let Some(done) = RENDERED.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&key) {
+    if let Some(done) = RENDERED
+        .read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .get(&key)
+    {
         return done;
     }
     let text: &'static str = Box::leak(render(engine, sql).into_boxed_str());
-    RENDERED.write().unwrap_or_else(std::sync::PoisonError::into_inner).entry(key).or_insert(text)
+    RENDERED
+        .write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .entry(key)
+        .or_insert(text)
 }
 
 #[cfg(test)]
@@ -113,11 +131,16 @@ mod tests {
             render(Engine::Sqlite, sql),
             "SELECT 1 FROM node WHERE id IN (SELECT value FROM json_each($2)) AND name IN (SELECT value FROM json_each($10))"
         );
-        assert!(render(Engine::Postgres, sql).contains("jsonb_array_elements_text($2::jsonb)::bigint"));
+        assert!(
+            render(Engine::Postgres, sql).contains("jsonb_array_elements_text($2::jsonb)::bigint")
+        );
     }
 
     #[test]
     fn an_at_sign_that_is_no_word_stays() {
-        assert_eq!(render(Engine::Sqlite, "SELECT 'a@b.c', '@'"), "SELECT 'a@b.c', '@'");
+        assert_eq!(
+            render(Engine::Sqlite, "SELECT 'a@b.c', '@'"),
+            "SELECT 'a@b.c', '@'"
+        );
     }
 }

@@ -22,7 +22,9 @@ pub enum StoreError {
         cause: sqlx::Error,
     },
     /// The database was written by a newer program.
-    #[error("the database has schema {found}; this program knows schemas up to {known}. Install the newer program again")]
+    #[error(
+        "the database has schema {found}; this program knows schemas up to {known}. Install the newer program again"
+    )]
     Newer {
         /// The database's schema.
         found: i64,

@@ -81,7 +81,10 @@ impl Bounds {
             Engine::Sqlite => at.seq > self.head,
             Engine::Postgres => at.xact >= self.head,
         };
-        if at.epoch != self.epoch || (at.xact, at.seq) < (self.horizon_xact, self.horizon_seq) || beyond {
+        if at.epoch != self.epoch
+            || (at.xact, at.seq) < (self.horizon_xact, self.horizon_seq)
+            || beyond
+        {
             return Err(StoreError::StartAgain);
         }
         Ok(())
@@ -93,7 +96,13 @@ impl Tx {
     ///
     /// # Errors
     /// When the statement fails.
-    pub async fn changed(&mut self, noun: &'static str, object: impl ToString, revision: i64, at: Timestamp) -> Result<(), StoreError> {
+    pub async fn changed(
+        &mut self,
+        noun: &'static str,
+        object: impl ToString,
+        revision: i64,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
         self.wrote_feed = true;
         crate::exec!(
             self,
@@ -109,7 +118,11 @@ impl Tx {
     /// Gives a new database its epoch.
     pub(crate) async fn begin_feed(&mut self) -> Result<(), StoreError> {
         let epoch = rand::random_range(1..i64::MAX);
-        crate::exec!(self, "INSERT INTO feed_state (id, epoch) VALUES (1, $1) ON CONFLICT (id) DO NOTHING", epoch)?;
+        crate::exec!(
+            self,
+            "INSERT INTO feed_state (id, epoch) VALUES (1, $1) ON CONFLICT (id) DO NOTHING",
+            epoch
+        )?;
         Ok(())
     }
 
@@ -121,7 +134,11 @@ impl Tx {
         self.wrote_feed = true;
         let epoch = rand::random_range(1..i64::MAX);
         crate::exec!(self, "DELETE FROM change_feed")?;
-        crate::exec!(self, "UPDATE feed_state SET epoch = $1, horizon_xact = 0, horizon_seq = 0", epoch)?;
+        crate::exec!(
+            self,
+            "UPDATE feed_state SET epoch = $1, horizon_xact = 0, horizon_seq = 0",
+            epoch
+        )?;
         Ok(())
     }
 
@@ -190,7 +207,11 @@ impl Tx {
     pub async fn feed_position(&mut self) -> Result<Position, StoreError> {
         let bounds = self.feed_bounds().await?;
         let row = match self.engine() {
-            Engine::Sqlite => crate::opt!(self, (i64, i64), "SELECT xact, seq FROM change_feed ORDER BY seq DESC LIMIT 1")?,
+            Engine::Sqlite => crate::opt!(
+                self,
+                (i64, i64),
+                "SELECT xact, seq FROM change_feed ORDER BY seq DESC LIMIT 1"
+            )?,
             Engine::Postgres => crate::opt!(
                 self,
                 (i64, i64),
@@ -199,7 +220,11 @@ impl Tx {
             )?,
         };
         let (xact, seq) = row.unwrap_or((bounds.horizon_xact, bounds.horizon_seq));
-        Ok(Position { epoch: bounds.epoch, xact, seq })
+        Ok(Position {
+            epoch: bounds.epoch,
+            xact,
+            seq,
+        })
     }
 
     /// Removes the oldest changes: those noted before a moment, and those beyond [`MAX_KEPT`]; at most
@@ -210,8 +235,16 @@ impl Tx {
     pub async fn trim_feed(&mut self, before: Timestamp) -> Result<u64, StoreError> {
         let bounds = self.feed_bounds().await?;
         // On SQLite `xact` is 0 and every row may go.
-        let head = if self.engine() == Engine::Sqlite { 1 } else { bounds.head };
-        let (newest,) = crate::one!(self, (i64,), "SELECT COALESCE(MAX(seq), 0) FROM change_feed")?;
+        let head = if self.engine() == Engine::Sqlite {
+            1
+        } else {
+            bounds.head
+        };
+        let (newest,) = crate::one!(
+            self,
+            (i64,),
+            "SELECT COALESCE(MAX(seq), 0) FROM change_feed"
+        )?;
         let oldest = crate::all!(
             self,
             (i64, i64, i64),
@@ -219,10 +252,25 @@ impl Tx {
             head,
             MAX_TRIM
         )?;
-        let gone = oldest.iter().take_while(|(_, seq, at)| *at < before.0 || *seq <= newest - MAX_KEPT).last();
-        let Some(&(xact, seq, _)) = gone else { return Ok(0) };
-        crate::exec!(self, "UPDATE feed_state SET horizon_xact = $1, horizon_seq = $2", xact, seq)?;
-        crate::exec!(self, "DELETE FROM change_feed WHERE (xact, seq) <= ($1, $2)", xact, seq)
+        let gone = oldest
+            .iter()
+            .take_while(|(_, seq, at)| *at < before.0 || *seq <= newest - MAX_KEPT)
+            .last();
+        let Some(&(xact, seq, _)) = gone else {
+            return Ok(0);
+        };
+        crate::exec!(
+            self,
+            "UPDATE feed_state SET horizon_xact = $1, horizon_seq = $2",
+            xact,
+            seq
+        )?;
+        crate::exec!(
+            self,
+            "DELETE FROM change_feed WHERE (xact, seq) <= ($1, $2)",
+            xact,
+            seq
+        )
     }
 }
 
@@ -230,7 +278,11 @@ impl Change {
     /// Where the feed stands after this change.
     #[must_use]
     pub const fn position(&self, epoch: i64) -> Position {
-        Position { epoch, xact: self.xact, seq: self.seq }
+        Position {
+            epoch,
+            xact: self.xact,
+            seq: self.seq,
+        }
     }
 }
 
@@ -281,6 +333,10 @@ impl Db {
     /// Reads the feed from a position on, which [`Tx::feed_position`] gave.
     #[must_use]
     pub fn feed_reader(&self, from: Position) -> FeedReader {
-        FeedReader { db: self.clone(), at: from, wakes: self.wakes() }
+        FeedReader {
+            db: self.clone(),
+            at: from,
+            wakes: self.wakes(),
+        }
     }
 }

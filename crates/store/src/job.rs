@@ -88,10 +88,16 @@ impl State {
     }
 
     fn parse(word: &str) -> Result<Self, StoreError> {
-        [Self::Waiting, Self::Running, Self::Done, Self::Failed, Self::Cancelled]
-            .into_iter()
-            .find(|s| s.as_str() == word)
-            .ok_or_else(|| StoreError::Corrupt(format!("job state {word:?}")))
+        [
+            Self::Waiting,
+            Self::Running,
+            Self::Done,
+            Self::Failed,
+            Self::Cancelled,
+        ]
+        .into_iter()
+        .find(|s| s.as_str() == word)
+        .ok_or_else(|| StoreError::Corrupt(format!("job state {word:?}")))
     }
 }
 
@@ -152,7 +158,10 @@ impl Job {
     /// The fence of this attempt.
     #[must_use]
     pub const fn fence(&self) -> Attempt {
-        Attempt { id: self.id, attempt: self.attempt }
+        Attempt {
+            id: self.id,
+            attempt: self.attempt,
+        }
     }
 }
 
@@ -208,7 +217,11 @@ impl Row {
 fn payload_text(payload: &serde_json::Value) -> Result<String, StoreError> {
     let text = payload.to_string();
     if text.len() > MAX_PAYLOAD {
-        return Err(StoreError::TooLarge { what: "the payload of a job", bytes: text.len(), limit: MAX_PAYLOAD });
+        return Err(StoreError::TooLarge {
+            what: "the payload of a job",
+            bytes: text.len(),
+            limit: MAX_PAYLOAD,
+        });
     }
     Ok(text)
 }
@@ -232,7 +245,8 @@ impl Tx {
         let payload = payload_text(&job.payload)?;
         let now = self.now().await?;
         if job.when_active == WhenActive::Replace {
-            self.cancel_job(job.kind, job.subject, "replaced by a newer job").await?;
+            self.cancel_job(job.kind, job.subject, "replaced by a newer job")
+                .await?;
         }
         let due = job.run_at.unwrap_or(now);
         let due = job.deadline.map_or(due, |d| due.min(d));
@@ -272,7 +286,12 @@ impl Tx {
     ///
     /// # Errors
     /// When a statement fails.
-    pub async fn claim_job(&mut self, kinds: &[&str], owner: &str, lease: Duration) -> Result<Option<Job>, StoreError> {
+    pub async fn claim_job(
+        &mut self,
+        kinds: &[&str],
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Option<Job>, StoreError> {
         let now = self.now().await?;
         let row = crate::opt!(
             self,
@@ -330,7 +349,11 @@ impl Tx {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the attempt is no longer current; when the payload is too large.
-    pub async fn save_job(&mut self, at: Attempt, payload: &serde_json::Value) -> Result<(), StoreError> {
+    pub async fn save_job(
+        &mut self,
+        at: Attempt,
+        payload: &serde_json::Value,
+    ) -> Result<(), StoreError> {
         let payload = payload_text(payload)?;
         let now = self.now().await?;
         let rows = crate::exec!(
@@ -349,7 +372,12 @@ impl Tx {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the attempt is no longer current.
-    pub async fn wait_job(&mut self, at: Attempt, run_at: Timestamp, reason: &str) -> Result<(), StoreError> {
+    pub async fn wait_job(
+        &mut self,
+        at: Attempt,
+        run_at: Timestamp,
+        reason: &str,
+    ) -> Result<(), StoreError> {
         self.give_back(at, run_at, reason, 0).await
     }
 
@@ -357,11 +385,22 @@ impl Tx {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the attempt is no longer current.
-    pub async fn retry_job(&mut self, at: Attempt, run_at: Timestamp, reason: &str) -> Result<(), StoreError> {
+    pub async fn retry_job(
+        &mut self,
+        at: Attempt,
+        run_at: Timestamp,
+        reason: &str,
+    ) -> Result<(), StoreError> {
         self.give_back(at, run_at, reason, 1).await
     }
 
-    async fn give_back(&mut self, at: Attempt, run_at: Timestamp, reason: &str, failures: i64) -> Result<(), StoreError> {
+    async fn give_back(
+        &mut self,
+        at: Attempt,
+        run_at: Timestamp,
+        reason: &str,
+        failures: i64,
+    ) -> Result<(), StoreError> {
         let now = self.now().await?;
         let rows = crate::exec!(
             self,
@@ -417,7 +456,12 @@ impl Tx {
     ///
     /// # Errors
     /// When the statement fails.
-    pub async fn cancel_job(&mut self, kind: &str, subject: &str, reason: &str) -> Result<Option<i64>, StoreError> {
+    pub async fn cancel_job(
+        &mut self,
+        kind: &str,
+        subject: &str,
+        reason: &str,
+    ) -> Result<Option<i64>, StoreError> {
         let now = self.now().await?;
         let row = crate::opt!(
             self,
@@ -519,7 +563,14 @@ impl Tx {
 }
 
 const fn held(rows: u64, at: Attempt) -> Result<(), StoreError> {
-    if rows == 1 { Ok(()) } else { Err(StoreError::Fenced { id: at.id, attempt: at.attempt }) }
+    if rows == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::Fenced {
+            id: at.id,
+            attempt: at.attempt,
+        })
+    }
 }
 
 /// One worker's way to its jobs.
@@ -562,15 +613,28 @@ impl Claims {
     /// # Errors
     /// When the database does not answer.
     pub async fn claim(&self) -> Result<Option<Job>, StoreError> {
-        self.db.claim_job(&self.kinds, &self.owner, self.lease).await
+        self.db
+            .claim_job(&self.kinds, &self.owner, self.lease)
+            .await
     }
 }
 
 impl Db {
     /// A worker's way to the jobs of some kinds. The owner's name should say which process it is.
     #[must_use]
-    pub fn claims(&self, kinds: &[&'static str], owner: impl Into<String>, lease: Duration) -> Claims {
-        Claims { db: self.clone(), kinds: kinds.to_vec(), owner: owner.into(), lease, wakes: self.job_wakes() }
+    pub fn claims(
+        &self,
+        kinds: &[&'static str],
+        owner: impl Into<String>,
+        lease: Duration,
+    ) -> Claims {
+        Claims {
+            db: self.clone(),
+            kinds: kinds.to_vec(),
+            owner: owner.into(),
+            lease,
+            wakes: self.job_wakes(),
+        }
     }
 
     /// [`Tx::enqueue_job`] as a write of its own.
@@ -579,11 +643,26 @@ impl Db {
     /// As there.
     pub async fn enqueue_job(&self, job: NewJob<'_>) -> Result<i64, StoreError> {
         let (kind, subject) = (job.kind.to_owned(), job.subject.to_owned());
-        let NewJob { payload, run_at, deadline, max_failures, when_active, .. } = job;
+        let NewJob {
+            payload,
+            run_at,
+            deadline,
+            max_failures,
+            when_active,
+            ..
+        } = job;
         self.write(move |tx: &mut Tx| {
             let (kind, subject, payload) = (kind.clone(), subject.clone(), payload.clone());
             async move {
-                let job = NewJob { kind: &kind, subject: &subject, payload, run_at, deadline, max_failures, when_active };
+                let job = NewJob {
+                    kind: &kind,
+                    subject: &subject,
+                    payload,
+                    run_at,
+                    deadline,
+                    max_failures,
+                    when_active,
+                };
                 tx.enqueue_job(&job).await
             }
             .boxed()
@@ -595,7 +674,12 @@ impl Db {
     ///
     /// # Errors
     /// As there.
-    pub async fn claim_job(&self, kinds: &[&'static str], owner: &str, lease: Duration) -> Result<Option<Job>, StoreError> {
+    pub async fn claim_job(
+        &self,
+        kinds: &[&'static str],
+        owner: &str,
+        lease: Duration,
+    ) -> Result<Option<Job>, StoreError> {
         let (kinds, owner) = (kinds.to_vec(), owner.to_owned());
         self.write(move |tx: &mut Tx| {
             let (kinds, owner) = (kinds.clone(), owner.clone());
@@ -609,14 +693,19 @@ impl Db {
     /// # Errors
     /// As there.
     pub async fn renew_job(&self, at: Attempt, lease: Duration) -> Result<(), StoreError> {
-        self.write(move |tx: &mut Tx| tx.renew_job(at, lease).boxed()).await
+        self.write(move |tx: &mut Tx| tx.renew_job(at, lease).boxed())
+            .await
     }
 
     /// [`Tx::save_job`] as a write of its own.
     ///
     /// # Errors
     /// As there.
-    pub async fn save_job(&self, at: Attempt, payload: serde_json::Value) -> Result<(), StoreError> {
+    pub async fn save_job(
+        &self,
+        at: Attempt,
+        payload: serde_json::Value,
+    ) -> Result<(), StoreError> {
         self.write(move |tx: &mut Tx| {
             let payload = payload.clone();
             async move { tx.save_job(at, &payload).await }.boxed()
@@ -628,7 +717,12 @@ impl Db {
     ///
     /// # Errors
     /// As there.
-    pub async fn wait_job(&self, at: Attempt, run_at: Timestamp, reason: impl Into<String>) -> Result<(), StoreError> {
+    pub async fn wait_job(
+        &self,
+        at: Attempt,
+        run_at: Timestamp,
+        reason: impl Into<String>,
+    ) -> Result<(), StoreError> {
         let reason = reason.into();
         self.write(move |tx: &mut Tx| {
             let reason = reason.clone();
@@ -641,7 +735,12 @@ impl Db {
     ///
     /// # Errors
     /// As there.
-    pub async fn retry_job(&self, at: Attempt, run_at: Timestamp, reason: impl Into<String>) -> Result<(), StoreError> {
+    pub async fn retry_job(
+        &self,
+        at: Attempt,
+        run_at: Timestamp,
+        reason: impl Into<String>,
+    ) -> Result<(), StoreError> {
         let reason = reason.into();
         self.write(move |tx: &mut Tx| {
             let reason = reason.clone();
@@ -655,7 +754,8 @@ impl Db {
     /// # Errors
     /// As there.
     pub async fn finish_job(&self, at: Attempt) -> Result<(), StoreError> {
-        self.write(move |tx: &mut Tx| tx.finish_job(at).boxed()).await
+        self.write(move |tx: &mut Tx| tx.finish_job(at).boxed())
+            .await
     }
 
     /// [`Tx::fail_job`] as a write of its own.
@@ -675,7 +775,12 @@ impl Db {
     ///
     /// # Errors
     /// As there.
-    pub async fn cancel_job(&self, kind: &str, subject: &str, reason: impl Into<String>) -> Result<Option<i64>, StoreError> {
+    pub async fn cancel_job(
+        &self,
+        kind: &str,
+        subject: &str,
+        reason: impl Into<String>,
+    ) -> Result<Option<i64>, StoreError> {
         let (kind, subject, reason) = (kind.to_owned(), subject.to_owned(), reason.into());
         self.write(move |tx: &mut Tx| {
             let (kind, subject, reason) = (kind.clone(), subject.clone(), reason.clone());

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::db::Wakes;
@@ -55,11 +55,18 @@ pub(crate) struct Lite {
 }
 
 fn open_error(path: &Path, cause: sqlx::Error) -> StoreError {
-    StoreError::Open { what: path.display().to_string(), cause: Box::new(cause) }
+    StoreError::Open {
+        what: path.display().to_string(),
+        cause: Box::new(cause),
+    }
 }
 
 impl Lite {
-    pub(crate) async fn open(path: &Path, readers: u32, wakes: Arc<Wakes>) -> Result<Self, StoreError> {
+    pub(crate) async fn open(
+        path: &Path,
+        readers: u32,
+        wakes: Arc<Wakes>,
+    ) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -76,17 +83,33 @@ impl Lite {
             // Names that hide a typing error in quotes are errors, and no schema text runs functions.
             .pragma("trusted_schema", "0")
             .pragma("cache_size", "-16000");
-        let writer = options.clone().connect().await.map_err(|e| open_error(path, e))?;
+        let writer = options
+            .clone()
+            .connect()
+            .await
+            .map_err(|e| open_error(path, e))?;
         // A reader's page cache is small: the pages are in the system's cache anyway.
-        let read = Readers::new(options.pragma("query_only", "1").pragma("cache_size", "-4000"), readers);
+        let read = Readers::new(
+            options
+                .pragma("query_only", "1")
+                .pragma("cache_size", "-4000"),
+            readers,
+        );
         let (queue, waiting) = mpsc::channel(QUEUE);
         let stop = tokio_util::sync::CancellationToken::new();
         let writer = tokio::spawn(write_loop(writer, waiting, wakes, stop.clone()));
-        Ok(Self { queue, read, writer: tokio::sync::Mutex::new(Some(writer)), stop })
+        Ok(Self {
+            queue,
+            read,
+            writer: tokio::sync::Mutex::new(Some(writer)),
+            stop,
+        })
     }
 
     pub(crate) async fn read(&self) -> Result<Tx, StoreError> {
-        Ok(Tx::new(Conn::Lite(LiteConn::Pool(self.read.begin().await?))))
+        Ok(Tx::new(Conn::Lite(LiteConn::Pool(
+            self.read.begin().await?,
+        ))))
     }
 
     pub(crate) async fn write<T, E, F>(&self, f: F) -> Result<T, E>
@@ -101,8 +124,13 @@ impl Lite {
         let run: Run = Box::new(move |tx| {
             let (f, into) = (Arc::clone(&f), Arc::clone(&into));
             Box::pin(async move {
-                let ended = match AssertUnwindSafe(async { f(&mut *tx).await }).catch_unwind().await {
-                    Ok(Ok(_)) if tx.trouble.is_some() => Ended::Returned(Err(E::from(StoreError::Ignored))),
+                let ended = match AssertUnwindSafe(async { f(&mut *tx).await })
+                    .catch_unwind()
+                    .await
+                {
+                    Ok(Ok(_)) if tx.trouble.is_some() => {
+                        Ended::Returned(Err(E::from(StoreError::Ignored)))
+                    }
                     Ok(result) => Ended::Returned(result),
                     Err(panic) => Ended::Panicked(panic),
                 };
@@ -121,7 +149,10 @@ impl Lite {
             // The caller may have gone away; its change is committed all the same.
             answer.send(ended).ok();
         });
-        self.queue.send(Change { run, done }).await.map_err(|_| StoreError::Closed)?;
+        self.queue
+            .send(Change { run, done })
+            .await
+            .map_err(|_| StoreError::Closed)?;
         match answered.await {
             Ok(Ended::Returned(result)) => result,
             // The panic belongs to the caller, as it does where the closure runs in the caller's task.

@@ -60,7 +60,9 @@ async fn apply(tx: &mut Tx, schema: &'static Schema) -> Result<(), StoreError> {
         }
         let sql = dialect::statement(tx.engine(), text);
         tx.raw(sql).await.map_err(|e| match e {
-            StoreError::Sql(cause) if !StoreError::retryable(&cause) => StoreError::Migrate { version, cause },
+            StoreError::Sql(cause) if !StoreError::retryable(&cause) => {
+                StoreError::Migrate { version, cause }
+            }
             other => other,
         })?;
         crate::exec!(tx, schema.note, version)?;

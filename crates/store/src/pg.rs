@@ -26,8 +26,11 @@ const OWN_CONNECTIONS: u32 = 1;
 
 /// No transaction may hold the change feed up for long: statements, waits for locks and pauses between
 /// statements have limits.
-const LIMITS: [(&str, &str); 3] =
-    [("statement_timeout", "30s"), ("idle_in_transaction_session_timeout", "10s"), ("lock_timeout", "10s")];
+const LIMITS: [(&str, &str); 3] = [
+    ("statement_timeout", "30s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("lock_timeout", "10s"),
+];
 
 pub(crate) struct Pg {
     pool: PgPool,
@@ -38,11 +41,20 @@ pub(crate) struct Pg {
 }
 
 impl Pg {
-    pub(crate) async fn open(url: &str, connections: u32, wakes: Arc<Wakes>) -> Result<Self, StoreError> {
-        let options: PgConnectOptions = url
-            .parse()
-            .map_err(|e: sqlx::Error| StoreError::Open { what: "PostgreSQL".to_owned(), cause: Box::new(e) })?;
-        let what = format!("PostgreSQL at {}:{}", options.get_host(), options.get_port());
+    pub(crate) async fn open(
+        url: &str,
+        connections: u32,
+        wakes: Arc<Wakes>,
+    ) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = url.parse().map_err(|e: sqlx::Error| StoreError::Open {
+            what: "PostgreSQL".to_owned(),
+            cause: Box::new(e),
+        })?;
+        let what = format!(
+            "PostgreSQL at {}:{}",
+            options.get_host(),
+            options.get_port()
+        );
         let options = options
             .application_name("steelyard")
             .statement_cache_capacity(512)
@@ -63,14 +75,25 @@ impl Pg {
             })
             .connect_with(options)
             .await
-            .map_err(|e| StoreError::Open { what, cause: Box::new(e) })?;
+            .map_err(|e| StoreError::Open {
+                what,
+                cause: Box::new(e),
+            })?;
         let stop = CancellationToken::new();
         tokio::spawn(listen(pool.clone(), Arc::clone(&wakes), stop.clone()));
-        Ok(Self { pool, _listener: stop.clone().drop_guard(), stop, wakes })
+        Ok(Self {
+            pool,
+            _listener: stop.clone().drop_guard(),
+            stop,
+            wakes,
+        })
     }
 
     pub(crate) async fn read(&self) -> Result<Tx, StoreError> {
-        let tx = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let tx = self
+            .pool
+            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await?;
         Ok(Tx::new(Conn::Pg(tx)))
     }
 
@@ -79,7 +102,8 @@ impl Pg {
     pub(crate) async fn migration_lock(&self) -> Result<MigrationLock, StoreError> {
         use sqlx::Executor as _;
         let mut conn = self.pool.acquire().await?.detach();
-        conn.execute("SET lock_timeout = 0; SET statement_timeout = 0").await?;
+        conn.execute("SET lock_timeout = 0; SET statement_timeout = 0")
+            .await?;
         conn.execute("SELECT pg_advisory_lock(7331001)").await?;
         Ok(MigrationLock(conn))
     }
@@ -92,7 +116,11 @@ impl Pg {
     {
         let mut backoff = Duration::from_millis(2);
         for _ in 0..MAX_TRIES {
-            let tx = self.pool.begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE").await.map_err(StoreError::from)?;
+            let tx = self
+                .pool
+                .begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE")
+                .await
+                .map_err(StoreError::from)?;
             let mut tx = Tx::new(Conn::Pg(tx));
             let result = f(&mut tx).await;
             // What the closure made of a conflict does not matter: it is to be run again.
@@ -111,10 +139,17 @@ impl Pg {
                     other.and(Err(E::from(StoreError::Ignored)))
                 }
             };
-            if !again && !result.as_ref().err().and_then(TxError::store).is_some_and(StoreError::is_retryable) {
+            if !again
+                && !result
+                    .as_ref()
+                    .err()
+                    .and_then(TxError::store)
+                    .is_some_and(StoreError::is_retryable)
+            {
                 return result;
             }
-            let jitter = rand::random_range(0..=u64::try_from(backoff.as_micros()).unwrap_or(u64::MAX));
+            let jitter =
+                rand::random_range(0..=u64::try_from(backoff.as_micros()).unwrap_or(u64::MAX));
             tokio::time::sleep(backoff + Duration::from_micros(jitter)).await;
             backoff = (backoff * 2).min(Duration::from_millis(250));
         }
@@ -139,7 +174,10 @@ impl MigrationLock {
 
 async fn commit(mut tx: Tx, wakes: &Wakes) -> Result<(), StoreError> {
     match (tx.wrote_feed, tx.woke_jobs) {
-        (true, true) => tx.raw("NOTIFY steelyard_changes; NOTIFY steelyard_jobs").await?,
+        (true, true) => {
+            tx.raw("NOTIFY steelyard_changes; NOTIFY steelyard_jobs")
+                .await?
+        }
         (true, false) => tx.raw("NOTIFY steelyard_changes").await?,
         (false, true) => tx.raw("NOTIFY steelyard_jobs").await?,
         (false, false) => {}

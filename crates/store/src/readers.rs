@@ -35,7 +35,11 @@ pub struct Reader {
 impl Readers {
     pub(crate) fn new(options: SqliteConnectOptions, count: u32) -> Arc<Self> {
         let places = usize::try_from(count.max(1)).unwrap_or(1);
-        Arc::new(Self { options, free: Mutex::default(), places: Arc::new(Semaphore::new(places)) })
+        Arc::new(Self {
+            options,
+            free: Mutex::default(),
+            places: Arc::new(Semaphore::new(places)),
+        })
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, Vec<SqliteConnection>> {
@@ -44,7 +48,10 @@ impl Readers {
 
     /// A connection whose transaction has not read anything yet; waits while none is free.
     pub(crate) async fn begin(self: &Arc<Self>) -> Result<Reader, StoreError> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let place = Arc::clone(&self.places)
+            .acquire_owned()
+            .await
+            .map_err(|_| StoreError::Closed)?;
         let free = self.free().pop();
         let conn = match free {
             Some(conn) => conn,
@@ -54,7 +61,10 @@ impl Readers {
                 conn
             }
         };
-        Ok(Reader { inner: Some((conn, place)), of: Arc::clone(self) })
+        Ok(Reader {
+            inner: Some((conn, place)),
+            of: Arc::clone(self),
+        })
     }
 
     /// No more readers; those at work end when they are dropped.
@@ -69,10 +79,14 @@ impl Readers {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let Some((mut conn, place)) = self.inner.take() else { return };
+        let Some((mut conn, place)) = self.inner.take() else {
+            return;
+        };
         let of = Arc::clone(&self.of);
         // Without a runtime, and when the database is closed, the connection just ends.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         if of.places.is_closed() {
             return;
         }
@@ -91,12 +105,20 @@ impl Deref for Reader {
     type Target = SqliteConnection;
 
     fn deref(&self) -> &SqliteConnection {
-        &self.inner.as_ref().expect("a reader has its connection until it is dropped").0
+        &self
+            .inner
+            .as_ref()
+            .expect("a reader has its connection until it is dropped")
+            .0
     }
 }
 
 impl DerefMut for Reader {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.inner.as_mut().expect("a reader has its connection until it is dropped").0
+        &mut self
+            .inner
+            .as_mut()
+            .expect("a reader has its connection until it is dropped")
+            .0
     }
 }

@@ -55,7 +55,9 @@ pub enum SealError {
         cause: std::io::Error,
     },
     /// Others than its owner may use the key file.
-    #[error("the key file {path} has mode {mode:04o}; only its owner may have access. Run: chmod 600 {path}")]
+    #[error(
+        "the key file {path} has mode {mode:04o}; only its owner may have access. Run: chmod 600 {path}"
+    )]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -122,7 +124,9 @@ pub struct Sealer {
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sealer").field("keys", &self.keys.len()).finish_non_exhaustive()
+        f.debug_struct("Sealer")
+            .field("keys", &self.keys.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,7 +139,8 @@ impl Sealer {
     /// no keys.
     pub fn open_or_create(path: &Path) -> Result<Self, StoreError> {
         match Self::open(path) {
-            Err(StoreError::Seal(SealError::File { cause, .. })) if cause.kind() == std::io::ErrorKind::NotFound => {}
+            Err(StoreError::Seal(SealError::File { cause, .. }))
+                if cause.kind() == std::io::ErrorKind::NotFound => {}
             other => return other,
         }
         let text = new_file(&[])?;
@@ -164,8 +169,11 @@ impl Sealer {
     /// # Errors
     /// When the text holds no keys.
     pub fn from_text(text: &str) -> Result<Self, StoreError> {
-        let file: File = serde_json::from_str(text)
-            .map_err(|_| SealError::NotKeys("expected {\"keys\": [{\"id\": \"8 hex digits\", \"key\": \"base64\"}]}"))?;
+        let file: File = serde_json::from_str(text).map_err(|_| {
+            SealError::NotKeys(
+                "expected {\"keys\": [{\"id\": \"8 hex digits\", \"key\": \"base64\"}]}",
+            )
+        })?;
         if file.keys.is_empty() {
             return Err(SealError::NotKeys("the list of keys is empty").into());
         }
@@ -174,15 +182,21 @@ impl Sealer {
         }
         let mut keys: Vec<Key> = Vec::with_capacity(file.keys.len());
         for k in &file.keys {
-            let id = key_id(&k.id).ok_or(SealError::NotKeys("a key's id is not eight hexadecimal digits"))?;
+            let id = key_id(&k.id).ok_or(SealError::NotKeys(
+                "a key's id is not eight hexadecimal digits",
+            ))?;
             if keys.iter().any(|known| known.id == id) {
                 return Err(SealError::NotKeys("two keys have the same id").into());
             }
             let bytes = base64::engine::general_purpose::STANDARD
                 .decode(&k.key)
                 .map_err(|_| SealError::NotKeys("a key is not base64"))?;
-            let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| SealError::NotKeys("a key does not have 32 bytes"))?;
-            keys.push(Key { id, aead: LessSafeKey::new(key) });
+            let key = UnboundKey::new(&AES_256_GCM, &bytes)
+                .map_err(|_| SealError::NotKeys("a key does not have 32 bytes"))?;
+            keys.push(Key {
+                id,
+                aead: LessSafeKey::new(key),
+            });
         }
         Ok(Self { keys: keys.into() })
     }
@@ -205,7 +219,8 @@ impl Sealer {
     pub fn rotate(path: &Path) -> Result<Self, StoreError> {
         let text = read_file(path)?;
         Self::from_text(&text)?;
-        let old: File = serde_json::from_str(&text).map_err(|_| SealError::NotKeys("the file changed while it was read"))?;
+        let old: File = serde_json::from_str(&text)
+            .map_err(|_| SealError::NotKeys("the file changed while it was read"))?;
         let text = new_file(&old.keys)?;
         let fresh = write_beside(path, &text)?;
         std::fs::rename(&fresh, path).map_err(|e| file_error(path, e))?;
@@ -220,7 +235,8 @@ impl Sealer {
     /// [`Sealer::try_seal`] where its length comes from outside.
     #[must_use]
     pub fn seal(&self, context: &str, plain: &[u8]) -> Vec<u8> {
-        self.try_seal(context, plain).expect("secrets are short and the system gives random bytes")
+        self.try_seal(context, plain)
+            .expect("secrets are short and the system gives random bytes")
     }
 
     /// Seals a secret of any length.
@@ -229,7 +245,11 @@ impl Sealer {
     /// When it is longer than [`MAX_SECRET`] or the system gives no random bytes.
     pub fn try_seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
         if plain.len() > MAX_SECRET {
-            return Err(SealError::TooLong { context: context.to_owned(), bytes: plain.len() }.into());
+            return Err(SealError::TooLong {
+                context: context.to_owned(),
+                bytes: plain.len(),
+            }
+            .into());
         }
         let key = self.current();
         let nonce: [u8; NONCE_LEN] = random()?;
@@ -242,8 +262,15 @@ impl Sealer {
         out.extend_from_slice(plain);
         let tag = key
             .aead
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut out[from..])
-            .map_err(|_| SealError::TooLong { context: context.to_owned(), bytes: plain.len() })?;
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(aad),
+                &mut out[from..],
+            )
+            .map_err(|_| SealError::TooLong {
+                context: context.to_owned(),
+                bytes: plain.len(),
+            })?;
         out.extend_from_slice(tag.as_ref());
         Ok(out)
     }
@@ -253,7 +280,9 @@ impl Sealer {
     /// # Errors
     /// When it was sealed with a key that is not here, for another context, or was altered.
     pub fn unseal(&self, context: &str, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let broken = || SealError::DoesNotOpen { context: context.to_owned() };
+        let broken = || SealError::DoesNotOpen {
+            context: context.to_owned(),
+        };
         if sealed.len() < OVERHEAD || sealed[0] != FORM {
             return Err(broken().into());
         }
@@ -264,10 +293,17 @@ impl Sealer {
             .keys
             .iter()
             .find(|k| k.id == id)
-            .ok_or_else(|| SealError::UnknownKey { context: context.to_owned(), key: id })?;
+            .ok_or_else(|| SealError::UnknownKey {
+                context: context.to_owned(),
+                key: id,
+            })?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| broken())?;
         let mut buffer = body.to_vec();
-        let plain = key.aead.open_in_place(nonce, Aad::from(aad(header, context)), &mut buffer).map_err(|_| broken())?.len();
+        let plain = key
+            .aead
+            .open_in_place(nonce, Aad::from(aad(header, context)), &mut buffer)
+            .map_err(|_| broken())?
+            .len();
         buffer.truncate(plain);
         Ok(buffer)
     }
@@ -286,12 +322,17 @@ impl Sealer {
     }
 
     fn current(&self) -> &Key {
-        self.keys.first().expect("a sealer is made with at least one key")
+        self.keys
+            .first()
+            .expect("a sealer is made with at least one key")
     }
 }
 
 fn sealed_with(sealed: &[u8]) -> Option<u32> {
-    sealed.get(1..HEADER).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)
+    sealed
+        .get(1..HEADER)
+        .and_then(|b| b.try_into().ok())
+        .map(u32::from_be_bytes)
 }
 
 fn aad(header: &[u8], context: &str) -> Vec<u8> {
@@ -299,12 +340,16 @@ fn aad(header: &[u8], context: &str) -> Vec<u8> {
 }
 
 fn key_id(text: &str) -> Option<u32> {
-    (text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit())).then(|| u32::from_str_radix(text, 16).ok()).flatten()
+    (text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit()))
+        .then(|| u32::from_str_radix(text, 16).ok())
+        .flatten()
 }
 
 fn random<const N: usize>() -> Result<[u8; N], SealError> {
     let mut out = [0; N];
-    SystemRandom::new().fill(&mut out).map_err(|_| SealError::NoRandom)?;
+    SystemRandom::new()
+        .fill(&mut out)
+        .map_err(|_| SealError::NoRandom)?;
     Ok(out)
 }
 
@@ -318,13 +363,20 @@ fn new_file(older: &[FileKey]) -> Result<String, StoreError> {
     };
     let key = base64::engine::general_purpose::STANDARD.encode(random::<KEY_BYTES>()?);
     let mut keys = vec![FileKey { id, key }];
-    keys.extend(older.iter().take(MAX_KEYS - 1).map(|k| FileKey { id: k.id.clone(), key: k.key.clone() }));
-    let text = serde_json::to_string_pretty(&File { keys }).map_err(|_| SealError::NotKeys("the keys cannot be written down"))?;
+    keys.extend(older.iter().take(MAX_KEYS - 1).map(|k| FileKey {
+        id: k.id.clone(),
+        key: k.key.clone(),
+    }));
+    let text = serde_json::to_string_pretty(&File { keys })
+        .map_err(|_| SealError::NotKeys("the keys cannot be written down"))?;
     Ok(text + "\n")
 }
 
 fn file_error(path: &Path, cause: std::io::Error) -> SealError {
-    SealError::File { path: path.to_owned(), cause }
+    SealError::File {
+        path: path.to_owned(),
+        cause,
+    }
 }
 
 fn read_file(path: &Path) -> Result<String, SealError> {
@@ -332,10 +384,15 @@ fn read_file(path: &Path) -> Result<String, SealError> {
     let meta = file.metadata().map_err(|e| file_error(path, e))?;
     let mode = meta.mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(SealError::Exposed { path: path.to_owned(), mode });
+        return Err(SealError::Exposed {
+            path: path.to_owned(),
+            mode,
+        });
     }
     let mut text = String::new();
-    file.take(MAX_FILE).read_to_string(&mut text).map_err(|e| file_error(path, e))?;
+    file.take(MAX_FILE)
+        .read_to_string(&mut text)
+        .map_err(|e| file_error(path, e))?;
     Ok(text)
 }
 
@@ -362,7 +419,9 @@ fn sync_directory(path: &Path) -> Result<(), SealError> {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
     };
-    std::fs::File::open(parent).and_then(|d| d.sync_all()).map_err(|e| file_error(path, e))
+    std::fs::File::open(parent)
+        .and_then(|d| d.sync_all())
+        .map_err(|e| file_error(path, e))
 }
 
 #[cfg(test)]
@@ -410,7 +469,10 @@ mod tests {
     fn a_secret_does_not_open_in_another_row() {
         let s = Sealer::for_tests();
         let sealed = s.seal(CONTEXT, b"calvin");
-        let e = cause(s.unseal("node.power_parameters:aaaaaa", &sealed).unwrap_err());
+        let e = cause(
+            s.unseal("node.power_parameters:aaaaaa", &sealed)
+                .unwrap_err(),
+        );
         assert!(matches!(e, SealError::DoesNotOpen { .. }), "{e}");
     }
 
@@ -425,10 +487,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let first = Sealer::open_or_create(&path).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let second = Sealer::open_or_create(&path).unwrap();
-        assert_eq!(second.unseal(CONTEXT, &first.seal(CONTEXT, b"calvin")).unwrap(), b"calvin");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside the key file");
+        assert_eq!(
+            second
+                .unseal(CONTEXT, &first.seal(CONTEXT, b"calvin"))
+                .unwrap(),
+            b"calvin"
+        );
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "nothing is left beside the key file"
+        );
     }
 
     #[test]
@@ -461,7 +535,10 @@ mod tests {
         for mode in [0o640, 0o604, 0o620] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let text = Sealer::open_or_create(&path).unwrap_err().to_string();
-            assert!(text.contains("chmod 600") && text.contains(&format!("{mode:04o}")), "{text}");
+            assert!(
+                text.contains("chmod 600") && text.contains(&format!("{mode:04o}")),
+                "{text}"
+            );
         }
     }
 
@@ -481,7 +558,10 @@ mod tests {
         let before = old.seal(CONTEXT, b"calvin");
         let new = Sealer::rotate(&path).unwrap();
         assert_eq!(new.unseal(CONTEXT, &before).unwrap(), b"calvin");
-        let after = new.reseal(CONTEXT, &before).unwrap().expect("sealed with the old key");
+        let after = new
+            .reseal(CONTEXT, &before)
+            .unwrap()
+            .expect("sealed with the old key");
         assert!(new.reseal(CONTEXT, &after).unwrap().is_none());
         let e = cause(old.unseal(CONTEXT, &after).unwrap_err());
         assert!(matches!(e, SealError::UnknownKey { .. }), "{e}");
@@ -512,12 +592,18 @@ mod tests {
             r#"{"keys":[{"id":"00000001","key":"hunter2!"}]}"#,
         ] {
             let shown = format!("{:?}", Sealer::from_text(text).unwrap_err());
-            assert!(!shown.contains("hunter2") && !shown.contains("aHVudGVyMg"), "{shown}");
+            assert!(
+                !shown.contains("hunter2") && !shown.contains("aHVudGVyMg"),
+                "{shown}"
+            );
         }
     }
 
     #[test]
     fn debug_shows_no_key() {
-        assert_eq!(format!("{:?}", Sealer::for_tests()), "Sealer { keys: 1, .. }");
+        assert_eq!(
+            format!("{:?}", Sealer::for_tests()),
+            "Sealer { keys: 1, .. }"
+        );
     }
 }

@@ -56,7 +56,14 @@ pub async fn sqlite() -> TestDb {
 pub async fn postgres() -> TestDb {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let url = postgres_database().await;
-    open(Options { connections: 4, ..Options::new(Target::Postgres(url)) }, dir).await
+    open(
+        Options {
+            connections: 4,
+            ..Options::new(Target::Postgres(url))
+        },
+        dir,
+    )
+    .await
 }
 
 async fn open(options: Options, dir: TempDir) -> TestDb {
@@ -70,11 +77,17 @@ async fn open(options: Options, dir: TempDir) -> TestDb {
 /// When there is no PostgreSQL or it does not start.
 pub async fn postgres_database() -> String {
     use sqlx::{Connection as _, Executor as _};
-    let server = tokio::task::spawn_blocking(server).await.expect("the server's start does not panic");
+    let server = tokio::task::spawn_blocking(server)
+        .await
+        .expect("the server's start does not panic");
     let name = format!("t{:032x}", rand::random::<u128>());
     let admin = format!("{server}/postgres");
-    let mut conn = sqlx::PgConnection::connect(&admin).await.expect("the test server answers");
-    conn.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("a new database");
+    let mut conn = sqlx::PgConnection::connect(&admin)
+        .await
+        .expect("the test server answers");
+    conn.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
+        .await
+        .expect("a new database");
     conn.close().await.expect("the connection ends");
     format!("{server}/{name}")
 }
@@ -86,7 +99,10 @@ fn server() -> String {
     if server.is_none() {
         *server = Some(attach());
     }
-    server.as_ref().map(|(url, _)| url.clone()).expect("it was just set")
+    server
+        .as_ref()
+        .map(|(url, _)| url.clone())
+        .expect("it was just set")
 }
 
 /// Joins the running server of the tests, or starts it.
@@ -95,7 +111,11 @@ fn attach() -> (String, File) {
     let base = std::env::temp_dir().join(format!("steelyard-test-postgres-{uid}"));
     std::fs::create_dir_all(&base).expect("a directory for the test server");
     let lock = |name: &str| {
-        File::options().create(true).append(true).open(base.join(name)).expect("a lock file for the test server")
+        File::options()
+            .create(true)
+            .append(true)
+            .open(base.join(name))
+            .expect("a lock file for the test server")
     };
     // While a server is being taken down its supervisor holds this lock alone, so this waits.
     let users = lock("users");
@@ -120,12 +140,19 @@ fn answers(url: &str) -> bool {
 
 /// Debian's newest PostgreSQL programs.
 fn programs() -> PathBuf {
-    let found = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().filter_map(|e| {
-        let version: u32 = e.file_name().to_str()?.parse().ok()?;
-        let bin = e.path().join("bin");
-        (version >= 15 && bin.join("initdb").exists()).then_some((version, bin))
-    });
-    found.max().expect("PostgreSQL 15 or newer under /usr/lib/postgresql: install the package postgresql").1
+    let found = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| {
+            let version: u32 = e.file_name().to_str()?.parse().ok()?;
+            let bin = e.path().join("bin");
+            (version >= 15 && bin.join("initdb").exists()).then_some((version, bin))
+        });
+    found
+        .max()
+        .expect("PostgreSQL 15 or newer under /usr/lib/postgresql: install the package postgresql")
+        .1
 }
 
 /// What the supervisor runs. It makes the cluster, starts the server, waits until no test process is left
@@ -158,7 +185,10 @@ fn start(base: &Path, url_file: &Path) -> String {
     let bin = programs();
     let port = {
         let probe = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        probe.local_addr().expect("a bound socket has an address").port()
+        probe
+            .local_addr()
+            .expect("a bound socket has an address")
+            .port()
     };
     let mut words = vec![
         "-c".into(),
@@ -170,8 +200,18 @@ fn start(base: &Path, url_file: &Path) -> String {
     ];
     if rustix::process::getuid().is_root() {
         // PostgreSQL refuses to run as root.
-        std::os::unix::fs::chown(base, Some(user_id("postgres")), None).expect("the server's user may write");
-        words.extend(["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"].map(Into::into));
+        std::os::unix::fs::chown(base, Some(user_id("postgres")), None)
+            .expect("the server's user may write");
+        words.extend(
+            [
+                "setpriv",
+                "--reuid=postgres",
+                "--regid=postgres",
+                "--init-groups",
+                "--",
+            ]
+            .map(Into::into),
+        );
     } else {
         words.push("env".into());
     }
@@ -213,7 +253,9 @@ fn user_id(name: &str) -> u32 {
         .lines()
         .find_map(|l| {
             let mut fields = l.split(':');
-            (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+            (fields.next() == Some(name))
+                .then(|| fields.nth(1)?.parse().ok())
+                .flatten()
         })
         .expect("the user postgres, which the package postgresql makes")
 }

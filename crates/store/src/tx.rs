@@ -29,7 +29,10 @@ pub(crate) enum Trouble {
 
 impl std::fmt::Debug for Tx {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tx").field("engine", &self.engine()).field("statements", &self.statements).finish_non_exhaustive()
+        f.debug_struct("Tx")
+            .field("engine", &self.engine())
+            .field("statements", &self.statements)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,7 +64,13 @@ impl TxError for StoreError {
 
 impl Tx {
     pub(crate) const fn new(conn: Conn) -> Self {
-        Self { conn, wrote_feed: false, woke_jobs: false, trouble: None, statements: 0 }
+        Self {
+            conn,
+            wrote_feed: false,
+            woke_jobs: false,
+            trouble: None,
+            statements: 0,
+        }
     }
 
     /// Forgets what the last transaction on this connection was about.
@@ -116,7 +125,11 @@ impl Tx {
         match self.engine() {
             Engine::Sqlite => Ok(Timestamp::from_system(std::time::SystemTime::now())),
             Engine::Postgres => {
-                let (t,) = crate::one!(self, (i64,), "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")?;
+                let (t,) = crate::one!(
+                    self,
+                    (i64,),
+                    "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+                )?;
                 Ok(Timestamp(t))
             }
         }

@@ -30,11 +30,16 @@ async fn race<E: TxError + std::fmt::Debug>(db: &Db) -> u32 {
     let runs = Arc::new(AtomicU32::new(0));
     let both_have_read = Arc::new(Barrier::new(2));
     let racers = ["a", "b"].map(|name| {
-        let (db, runs, both_have_read) = (db.clone(), Arc::clone(&runs), Arc::clone(&both_have_read));
+        let (db, runs, both_have_read) =
+            (db.clone(), Arc::clone(&runs), Arc::clone(&both_have_read));
         tokio::spawn(async move {
             let first = Arc::new(AtomicU32::new(0));
             db.write(move |tx: &mut Tx| {
-                let (runs, both_have_read, first) = (Arc::clone(&runs), Arc::clone(&both_have_read), Arc::clone(&first));
+                let (runs, both_have_read, first) = (
+                    Arc::clone(&runs),
+                    Arc::clone(&both_have_read),
+                    Arc::clone(&first),
+                );
                 async move {
                     runs.fetch_add(1, Ordering::SeqCst);
                     let (count,) = store::one!(tx, (i64,), "SELECT COUNT(*) FROM setting")?;
@@ -42,7 +47,12 @@ async fn race<E: TxError + std::fmt::Debug>(db: &Db) -> u32 {
                         both_have_read.wait().await;
                     }
                     let value = count.to_string();
-                    store::exec!(tx, "INSERT INTO setting (name, value) VALUES ($1, $2)", name, value)?;
+                    store::exec!(
+                        tx,
+                        "INSERT INTO setting (name, value) VALUES ($1, $2)",
+                        name,
+                        value
+                    )?;
                     Ok::<_, E>(())
                 }
                 .boxed()
@@ -55,7 +65,11 @@ async fn race<E: TxError + std::fmt::Debug>(db: &Db) -> u32 {
     }
     let mut tx = db.read().await.unwrap();
     let seen = store::all!(tx, (String,), "SELECT value FROM setting ORDER BY value").unwrap();
-    assert_eq!(seen, [("0".to_owned(),), ("1".to_owned(),)], "one of them saw the other");
+    assert_eq!(
+        seen,
+        [("0".to_owned(),), ("1".to_owned(),)],
+        "one of them saw the other"
+    );
     runs.load(Ordering::SeqCst)
 }
 
@@ -76,9 +90,8 @@ async fn a_conflict_that_does_not_end_is_reported_after_bounded_tries() {
     let t = store::testing::postgres().await;
     let runs = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&runs);
-    let r: Result<(), StoreError> = t
-        .db
-        .write(move |tx: &mut Tx| {
+    let r: Result<(), StoreError> =
+        t.db.write(move |tx: &mut Tx| {
             counter.fetch_add(1, Ordering::SeqCst);
             async move {
                 store::exec!(tx, "DO $$ BEGIN RAISE serialization_failure; END $$")?;
@@ -87,6 +100,9 @@ async fn a_conflict_that_does_not_end_is_reported_after_bounded_tries() {
             .boxed()
         })
         .await;
-    assert!(matches!(r, Err(StoreError::Conflict { tries }) if tries == store::db::MAX_TRIES), "{r:?}");
+    assert!(
+        matches!(r, Err(StoreError::Conflict { tries }) if tries == store::db::MAX_TRIES),
+        "{r:?}"
+    );
     assert_eq!(runs.load(Ordering::SeqCst), store::db::MAX_TRIES);
 }

@@ -28,7 +28,10 @@ async fn here(db: &Db) -> Position {
 }
 
 async fn next(reader: &mut FeedReader) -> Vec<String> {
-    let rows = tokio::time::timeout(LIMIT, reader.next()).await.expect("a change in time").unwrap();
+    let rows = tokio::time::timeout(LIMIT, reader.next())
+        .await
+        .expect("a change in time")
+        .unwrap();
     rows.into_iter().map(|c| c.object).collect()
 }
 
@@ -139,11 +142,27 @@ async fn a_row_that_commits_late_is_not_passed_over_on_postgres() {
     };
     written.notified().await;
     change(&t.db, "younger").await;
-    assert_eq!(t.db.read().await.unwrap().changes_after(from).await.unwrap(), [], "held back");
-    assert_eq!(here(&t.db).await, from, "a new reader does not begin behind it either");
+    assert_eq!(
+        t.db.read()
+            .await
+            .unwrap()
+            .changes_after(from)
+            .await
+            .unwrap(),
+        [],
+        "held back"
+    );
+    assert_eq!(
+        here(&t.db).await,
+        from,
+        "a new reader does not begin behind it either"
+    );
     go_on.notify_one();
     slow.await.unwrap().unwrap();
-    assert_eq!(until(&mut t.db.feed_reader(from), "younger").await, ["older", "younger"]);
+    assert_eq!(
+        until(&mut t.db.feed_reader(from), "younger").await,
+        ["older", "younger"]
+    );
 }
 
 #[derive(Clone, Debug)]
@@ -157,7 +176,12 @@ struct Step {
 }
 
 fn plan() -> impl Strategy<Value = Vec<Vec<Step>>> {
-    let step = (1..4u8, proptest::bool::weighted(0.3), 0..20u8).prop_map(|(rows, abort, yields)| Step { rows, abort, yields });
+    let step =
+        (1..4u8, proptest::bool::weighted(0.3), 0..20u8).prop_map(|(rows, abort, yields)| Step {
+            rows,
+            abort,
+            yields,
+        });
     proptest::collection::vec(proptest::collection::vec(step, 1..15), 2..6)
 }
 
@@ -166,8 +190,16 @@ async fn consume(db: Db, prefix: String, last: String) -> BTreeMap<String, i64> 
     let mut tx = db.read().await.unwrap();
     let from = tx.feed_position().await.unwrap();
     let like = format!("{prefix}/%");
-    let mut held: BTreeMap<String, i64> =
-        store::all!(tx, (String,), "SELECT name FROM setting WHERE name LIKE $1", like).unwrap().into_iter().map(|r| (r.0, 0)).collect();
+    let mut held: BTreeMap<String, i64> = store::all!(
+        tx,
+        (String,),
+        "SELECT name FROM setting WHERE name LIKE $1",
+        like
+    )
+    .unwrap()
+    .into_iter()
+    .map(|r| (r.0, 0))
+    .collect();
     drop(tx);
     if held.contains_key(&last) {
         return held;
@@ -190,13 +222,21 @@ async fn write(db: &Db, objects: Vec<String>, step: Step) -> Result<(), StoreErr
         let (objects, step) = (objects.clone(), step.clone());
         async move {
             for o in &objects {
-                store::exec!(tx, "INSERT INTO setting (name, value) VALUES ($1, '0')", o.as_str())?;
+                store::exec!(
+                    tx,
+                    "INSERT INTO setting (name, value) VALUES ($1, '0')",
+                    o.as_str()
+                )?;
                 for _ in 0..step.yields {
                     tokio::task::yield_now().await;
                 }
                 tx.changed("test", o, 0, Timestamp(0)).await?;
             }
-            if step.abort { Err(StoreError::Corrupt("given up".into())) } else { Ok(()) }
+            if step.abort {
+                Err(StoreError::Corrupt("given up".into()))
+            } else {
+                Ok(())
+            }
         }
         .boxed()
     })
@@ -206,7 +246,11 @@ async fn write(db: &Db, objects: Vec<String>, step: Step) -> Result<(), StoreErr
 async fn run_plan(db: &Db, case: u32, plan: Vec<Vec<Step>>) {
     let prefix = format!("case{case}");
     let last = format!("{prefix}/last");
-    let mut consumers = vec![tokio::spawn(consume(db.clone(), prefix.clone(), last.clone()))];
+    let mut consumers = vec![tokio::spawn(consume(
+        db.clone(),
+        prefix.clone(),
+        last.clone(),
+    ))];
     let writers: Vec<_> = plan
         .into_iter()
         .enumerate()
@@ -215,7 +259,9 @@ async fn run_plan(db: &Db, case: u32, plan: Vec<Vec<Step>>) {
             tokio::spawn(async move {
                 let mut committed = Vec::new();
                 for (s, step) in steps.into_iter().enumerate() {
-                    let objects: Vec<_> = (0..step.rows).map(|r| format!("{prefix}/{w}.{s}.{r}")).collect();
+                    let objects: Vec<_> = (0..step.rows)
+                        .map(|r| format!("{prefix}/{w}.{s}.{r}"))
+                        .collect();
                     let kept = write(&db, objects.clone(), step.clone()).await;
                     assert_eq!(kept.is_err(), step.abort, "{kept:?}");
                     if kept.is_ok() {
@@ -229,21 +275,53 @@ async fn run_plan(db: &Db, case: u32, plan: Vec<Vec<Step>>) {
     // Consumers that come in the middle of it.
     for _ in 0..3 {
         tokio::task::yield_now().await;
-        consumers.push(tokio::spawn(consume(db.clone(), prefix.clone(), last.clone())));
+        consumers.push(tokio::spawn(consume(
+            db.clone(),
+            prefix.clone(),
+            last.clone(),
+        )));
     }
-    let mut expected: Vec<String> = futures::future::try_join_all(writers).await.unwrap().concat();
-    write(db, vec![last.clone()], Step { rows: 1, abort: false, yields: 0 }).await.unwrap();
+    let mut expected: Vec<String> = futures::future::try_join_all(writers)
+        .await
+        .unwrap()
+        .concat();
+    write(
+        db,
+        vec![last.clone()],
+        Step {
+            rows: 1,
+            abort: false,
+            yields: 0,
+        },
+    )
+    .await
+    .unwrap();
     expected.push(last);
     expected.sort();
-    let all = tokio::time::timeout(LIMIT, futures::future::try_join_all(consumers)).await.expect("in time").unwrap();
+    let all = tokio::time::timeout(LIMIT, futures::future::try_join_all(consumers))
+        .await
+        .expect("in time")
+        .unwrap();
     for (n, held) in all.iter().enumerate() {
-        assert_eq!(held.keys().cloned().collect::<Vec<_>>(), expected, "consumer {n}");
-        assert!(held.values().all(|times| *times <= 1), "consumer {n} was told twice: {held:?}");
+        assert_eq!(
+            held.keys().cloned().collect::<Vec<_>>(),
+            expected,
+            "consumer {n}"
+        );
+        assert!(
+            held.values().all(|times| *times <= 1),
+            "consumer {n} was told twice: {held:?}"
+        );
     }
 }
 
 fn no_reader_misses_a_change(cases: u32, runtime: &tokio::runtime::Runtime, db: &Db) {
-    let config = ProptestConfig { cases, max_shrink_iters: 20, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases,
+        max_shrink_iters: 20,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
     let case = std::cell::Cell::new(0);
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let result = runner.run(&plan(), |plan| {

@@ -12,7 +12,11 @@ const LEASE: Duration = Duration::from_secs(60);
 const NO_LEASE: Duration = Duration::ZERO;
 
 fn deploy(subject: &str) -> NewJob<'_> {
-    NewJob { kind: "deploy", subject, ..NewJob::default() }
+    NewJob {
+        kind: "deploy",
+        subject,
+        ..NewJob::default()
+    }
 }
 
 fn is_fenced<T: std::fmt::Debug>(r: Result<T, StoreError>) -> bool {

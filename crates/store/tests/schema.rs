@@ -29,7 +29,13 @@ fn is_ours(table: &str) -> bool {
 async fn sqlite(db: &Db) -> Tables {
     let mut tx = db.read().await.unwrap();
     let mut out = Tables::new();
-    for (name,) in store::all!(tx, (String,), "SELECT name FROM sqlite_schema WHERE type = 'table'").unwrap() {
+    for (name,) in store::all!(
+        tx,
+        (String,),
+        "SELECT name FROM sqlite_schema WHERE type = 'table'"
+    )
+    .unwrap()
+    {
         if !is_ours(&name) {
             continue;
         }
@@ -45,7 +51,11 @@ async fn sqlite(db: &Db) -> Tables {
             if pk > 0 {
                 table.primary.push(column.clone());
             }
-            let kind = if kind == "BIGINT" { "INTEGER".to_owned() } else { kind };
+            let kind = if kind == "BIGINT" {
+                "INTEGER".to_owned()
+            } else {
+                kind
+            };
             table.columns.insert(column, (kind, not_null, default));
         }
         let indexes = store::all!(
@@ -56,8 +66,16 @@ async fn sqlite(db: &Db) -> Tables {
         )
         .unwrap();
         for (index, unique, partial) in indexes {
-            let columns = store::all!(tx, (String,), "SELECT name FROM pragma_index_info($1) ORDER BY seqno", index).unwrap();
-            table.indexes.insert((columns.into_iter().map(|c| c.0).collect(), unique, partial));
+            let columns = store::all!(
+                tx,
+                (String,),
+                "SELECT name FROM pragma_index_info($1) ORDER BY seqno",
+                index
+            )
+            .unwrap();
+            table
+                .indexes
+                .insert((columns.into_iter().map(|c| c.0).collect(), unique, partial));
         }
         let foreign = store::all!(
             tx,
@@ -90,7 +108,10 @@ async fn postgres(db: &Db) -> Tables {
             "double precision" => "REAL",
             other => other,
         };
-        out.entry(table).or_default().columns.insert(column, (kind.to_owned(), not_null, default));
+        out.entry(table)
+            .or_default()
+            .columns
+            .insert(column, (kind.to_owned(), not_null, default));
     }
     let indexes = store::all!(
         tx,
@@ -124,13 +145,17 @@ async fn postgres(db: &Db) -> Tables {
     )
     .unwrap();
     for (table, column, to, to_column, on_delete) in foreign {
-        out.get_mut(&table).unwrap().foreign.insert((column, to, to_column, on_delete));
+        out.get_mut(&table)
+            .unwrap()
+            .foreign
+            .insert((column, to, to_column, on_delete));
     }
     out
 }
 
 fn compare(mut lite: Tables, mut pg: Tables) {
-    let (a, b): (BTreeSet<_>, BTreeSet<_>) = (lite.keys().cloned().collect(), pg.keys().cloned().collect());
+    let (a, b): (BTreeSet<_>, BTreeSet<_>) =
+        (lite.keys().cloned().collect(), pg.keys().cloned().collect());
     assert_eq!(a, b, "the tables");
     for name in a {
         let (mut l, mut p) = (lite.remove(&name).unwrap(), pg.remove(&name).unwrap());
@@ -146,24 +171,45 @@ fn compare(mut lite: Tables, mut pg: Tables) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_engines_have_the_same_tables() {
-    let (lite, pg): (TestDb, TestDb) = (store::testing::sqlite().await, store::testing::postgres().await);
+    let (lite, pg): (TestDb, TestDb) = (
+        store::testing::sqlite().await,
+        store::testing::postgres().await,
+    );
     let (lite, pg) = (sqlite(&lite.db).await, postgres(&pg.db).await);
-    assert!(lite.len() > 30 && lite["node"].columns.len() > 60, "the catalogue was read");
+    assert!(
+        lite.len() > 30 && lite["node"].columns.len() > 60,
+        "the catalogue was read"
+    );
     compare(lite, pg);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_engines_have_the_same_timeline() {
-    let (lite, pg) = (store::testing::sqlite().await, store::testing::postgres().await);
+    let (lite, pg) = (
+        store::testing::sqlite().await,
+        store::testing::postgres().await,
+    );
     Timeline::open(&lite.options).await.unwrap().close().await;
     Timeline::open(&pg.options).await.unwrap().close().await;
     let file = lite.dir.path().join(store::timeline::FILE_NAME);
     let url = format!("sqlite://{}", file.display());
     let alone = RawLite::open(&url).await;
-    let pg: Tables = postgres(&pg.db).await.into_iter().filter(|(name, _)| alone.names.contains(name)).collect();
-    assert_eq!(pg.keys().cloned().collect::<BTreeSet<_>>(), alone.names, "the tables");
+    let pg: Tables = postgres(&pg.db)
+        .await
+        .into_iter()
+        .filter(|(name, _)| alone.names.contains(name))
+        .collect();
+    assert_eq!(
+        pg.keys().cloned().collect::<BTreeSet<_>>(),
+        alone.names,
+        "the tables"
+    );
     for (name, table) in pg {
-        assert_eq!(alone.columns[&name], table.columns.keys().cloned().collect::<BTreeSet<_>>(), "the columns of {name}");
+        assert_eq!(
+            alone.columns[&name],
+            table.columns.keys().cloned().collect::<BTreeSet<_>>(),
+            "the columns of {name}"
+        );
     }
 }
 
@@ -187,6 +233,9 @@ impl RawLite {
         for (table, column) in rows {
             columns.entry(table).or_default().insert(column);
         }
-        Self { names: columns.keys().cloned().collect(), columns }
+        Self {
+            names: columns.keys().cloned().collect(),
+            columns,
+        }
     }
 }

@@ -18,19 +18,36 @@ fn at(seconds: i64, what: What) -> Entry {
 }
 
 fn discover() -> What {
-    What::Dhcp { message: "discover".into(), arch: Some(0), speaker: "firmware".into(), boot_file: None }
+    What::Dhcp {
+        message: "discover".into(),
+        arch: Some(0),
+        speaker: "firmware".into(),
+        boot_file: None,
+    }
 }
 
 fn power_on() -> What {
-    What::Power { command: "on".into(), driver: "ipmi".into(), error: None }
+    What::Power {
+        command: "on".into(),
+        driver: "ipmi".into(),
+        error: None,
+    }
 }
 
 fn metadata() -> What {
-    What::Metadata { method: "GET".into(), path: "/MAAS/metadata/".into(), status: 200 }
+    What::Metadata {
+        method: "GET".into(),
+        path: "/MAAS/metadata/".into(),
+        status: 200,
+    }
 }
 
 fn line(text: impl Into<String>) -> What {
-    What::Syslog { severity: 6, app: "kernel".into(), text: text.into() }
+    What::Syslog {
+        severity: 6,
+        app: "kernel".into(),
+        text: text.into(),
+    }
 }
 
 async fn open(t: &TestDb) -> Timeline {
@@ -141,7 +158,10 @@ store::both! {
 async fn on_sqlite_the_timeline_is_a_file_of_its_own_and_outlives_the_program() {
     let t = store::testing::sqlite().await;
     let timeline = open(&t).await;
-    timeline.append(MAC.into(), vec![at(1, discover())]).await.unwrap();
+    timeline
+        .append(MAC.into(), vec![at(1, discover())])
+        .await
+        .unwrap();
     timeline.close().await;
     assert!(t.dir.path().join(store::timeline::FILE_NAME).exists());
     assert_eq!(open(&t).await.boots(MAC).await.unwrap().len(), 1);

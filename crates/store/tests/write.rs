@@ -13,7 +13,11 @@ async fn put(db: &Db, name: impl Into<String>) -> Result<(), StoreError> {
     db.write(move |tx: &mut Tx| {
         let name = name.clone();
         async move {
-            store::exec!(tx, "INSERT INTO setting (name, value) VALUES ($1, '0')", name)?;
+            store::exec!(
+                tx,
+                "INSERT INTO setting (name, value) VALUES ($1, '0')",
+                name
+            )?;
             Ok(())
         }
         .boxed()
@@ -221,7 +225,10 @@ async fn waiting_changes_are_committed_together() {
         .map(|n| {
             let db = t.db.clone();
             Box::pin(async move {
-                db.write(move |tx: &mut Tx| async move { tx.changed("test", n, 0, metal::Timestamp(0)).await }.boxed()).await
+                db.write(move |tx: &mut Tx| {
+                    async move { tx.changed("test", n, 0, metal::Timestamp(0)).await }.boxed()
+                })
+                .await
             })
         })
         .collect();
@@ -231,7 +238,11 @@ async fn waiting_changes_are_committed_together() {
     go_on.notify_one();
     first.await.unwrap().unwrap();
     futures::future::try_join_all(rest).await.unwrap();
-    assert_eq!(*t.db.wakes().borrow() - before, 1, "one commit for all fifty");
+    assert_eq!(
+        *t.db.wakes().borrow() - before,
+        1,
+        "one commit for all fifty"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,7 +275,10 @@ async fn a_change_that_cannot_be_committed_fails_alone() {
                         .write(|tx: &mut Tx| {
                             async move {
                                 store::exec!(tx, "PRAGMA defer_foreign_keys = 1")?;
-                                store::exec!(tx, "INSERT INTO node_tag (node_id, tag_id) VALUES (77, 77)")?;
+                                store::exec!(
+                                    tx,
+                                    "INSERT INTO node_tag (node_id, tag_id) VALUES (77, 77)"
+                                )?;
                                 Ok::<_, StoreError>(())
                             }
                             .boxed()
@@ -301,7 +315,11 @@ fn kill_minus_nine_loses_nothing_that_was_acknowledged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("region.db");
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kill_minus_nine_loses_nothing_that_was_acknowledged", "--nocapture"])
+            .args([
+                "--exact",
+                "kill_minus_nine_loses_nothing_that_was_acknowledged",
+                "--nocapture",
+            ])
             .env(KILLED, &path)
             .stdout(std::process::Stdio::piped())
             .spawn()
@@ -318,13 +336,20 @@ fn kill_minus_nine_loses_nothing_that_was_acknowledged() {
             }
         }
         child.wait().unwrap();
-        assert!(killed, "the child ended by itself after {} changes", acknowledged.len());
+        assert!(
+            killed,
+            "the child ended by itself after {} changes",
+            acknowledged.len()
+        );
         let kept = runtime.block_on(async {
             let db = Db::open(&Options::new(Target::Sqlite(path))).await.unwrap();
             let mut tx = db.read().await.unwrap();
             let (check,) = store::one!(tx, (String,), "PRAGMA integrity_check").unwrap();
             assert_eq!(check, "ok");
-            names(&db).await.into_iter().collect::<std::collections::HashSet<_>>()
+            names(&db)
+                .await
+                .into_iter()
+                .collect::<std::collections::HashSet<_>>()
         });
         for name in &acknowledged {
             assert!(kept.contains(name), "{name} was acknowledged and is lost");
@@ -362,5 +387,8 @@ async fn an_indexed_read_is_cheap() {
         }
         best = best.min(began.elapsed() / 200);
     }
-    assert!(best < std::time::Duration::from_micros(500), "{best:?} in the best of twenty rounds, unoptimised");
+    assert!(
+        best < std::time::Duration::from_micros(500),
+        "{best:?} in the best of twenty rounds, unoptimised"
+    );
 }

@@ -33,7 +33,9 @@ impl Kind {
             "squashfs" | "root-squashfs" => Ok(Self::Squashfs),
             "root-tgz" | "root-txz" | "root-tbz" | "root-tbz2" | "root-tzst" => Ok(Self::Archive),
             t if t == "root-tar" || t.starts_with("root-tar.") => Ok(Self::Archive),
-            other => Err(InstallError::Plan(format!("image type '{other}' cannot be installed"))),
+            other => Err(InstallError::Plan(format!(
+                "image type '{other}' cannot be installed"
+            ))),
         }
     }
 }
@@ -43,14 +45,26 @@ fn source<'a>(state: &'a State<'_>) -> Result<Source<'a>, InstallError> {
     let progress = move |at: u64, size: u64| {
         let percent = at.saturating_mul(100) / size.max(1);
         let description = format!("image: {percent} %, {} of {} MiB", at >> 20, size >> 20);
-        report.send(Event::Progress { name: "cmd-install/stage-extract/extract-image".to_owned(), description });
+        report.send(Event::Progress {
+            name: "cmd-install/stage-extract/extract-image".to_owned(),
+            description,
+        });
     };
     let site = state.site;
-    Ok(Source::open(site.metadata.http(), &state.plan.image, site.metadata.delivery, site.journal, progress)?)
+    Ok(Source::open(
+        site.metadata.http(),
+        &state.plan.image,
+        site.metadata.delivery,
+        site.journal,
+        progress,
+    )?)
 }
 
 /// Streams the image into the command that `command` makes for its packing.
-pub(super) fn stream(state: &State<'_>, command: impl FnOnce(Packing) -> Cmd) -> Result<(), InstallError> {
+pub(super) fn stream(
+    state: &State<'_>,
+    command: impl FnOnce(Packing) -> Cmd,
+) -> Result<(), InstallError> {
     let mut source = source(state)?;
     let mut cmd = command(source.packing());
     cmd.limit = Duration::from_secs(60 * u64::from(state.plan.timeout_minutes.max(1)));
@@ -63,7 +77,9 @@ pub(super) fn stream(state: &State<'_>, command: impl FnOnce(Packing) -> Cmd) ->
         }
     })?;
     unpacked?;
-    state.site.journal.line(format_args!("image unpacked: {bytes} bytes, SHA-256 as planned"));
+    state.site.journal.line(format_args!(
+        "image unpacked: {bytes} bytes, SHA-256 as planned"
+    ));
     Ok(())
 }
 
@@ -73,8 +89,18 @@ pub(super) fn image(state: &mut State<'_>) -> Result<(), InstallError> {
     match Kind::of(&state.plan.image.ftype)? {
         Kind::Squashfs => squashfs(state, &root)?,
         Kind::Archive | Kind::Raw => stream(state, |packing| {
-            let mut argv =
-                vec!["tar", "--extract", "--file=-", "--directory", &root, "--preserve-permissions", "--numeric-owner", "--acls", "--xattrs", "--xattrs-include=*"];
+            let mut argv = vec![
+                "tar",
+                "--extract",
+                "--file=-",
+                "--directory",
+                &root,
+                "--preserve-permissions",
+                "--numeric-owner",
+                "--acls",
+                "--xattrs",
+                "--xattrs-include=*",
+            ];
             argv.extend(packing.tar_option());
             Cmd::new(&argv)
         })?,
@@ -82,7 +108,9 @@ pub(super) fn image(state: &mut State<'_>) -> Result<(), InstallError> {
     if state.tree.has("/etc") {
         return Ok(());
     }
-    Err(InstallError::Plan("the image has no /etc: it is no root file system".to_owned()))
+    Err(InstallError::Plan(
+        "the image has no /etc: it is no root file system".to_owned(),
+    ))
 }
 
 fn squashfs(state: &State<'_>, root: &str) -> Result<(), InstallError> {
@@ -98,7 +126,9 @@ fn squashfs(state: &State<'_>, root: &str) -> Result<(), InstallError> {
     loop {
         match source.read(&mut buffer) {
             Ok(0) => break,
-            Ok(n) => out.write_all(&buffer[..n]).map_err(io("cannot write the image"))?,
+            Ok(n) => out
+                .write_all(&buffer[..n])
+                .map_err(io("cannot write the image"))?,
             // The source keeps the reason; verify returns it.
             Err(_) => break,
         }
@@ -108,8 +138,24 @@ fn squashfs(state: &State<'_>, root: &str) -> Result<(), InstallError> {
     let mounted = format!("{root}-image");
     std::fs::create_dir_all(&mounted).map_err(io("cannot make the image's mount point"))?;
     let runner = state.site.runner;
-    must(runner, &Cmd::new(&["mount", "-t", "squashfs", "-o", "loop,ro", &file.to_string_lossy(), &mounted]))?;
-    let mut copy = Cmd::new(&["cp", "--archive", &format!("{mounted}/."), &format!("{root}/")]);
+    must(
+        runner,
+        &Cmd::new(&[
+            "mount",
+            "-t",
+            "squashfs",
+            "-o",
+            "loop,ro",
+            &file.to_string_lossy(),
+            &mounted,
+        ]),
+    )?;
+    let mut copy = Cmd::new(&[
+        "cp",
+        "--archive",
+        &format!("{mounted}/."),
+        &format!("{root}/"),
+    ]);
     copy.limit = Duration::from_secs(60 * u64::from(state.plan.timeout_minutes.max(1)));
     let copied = must(runner, &copy);
     must(runner, &Cmd::new(&["umount", &mounted]))?;

@@ -37,7 +37,9 @@ pub enum ImageError {
         planned: String,
     },
     /// The number of bytes is not what was planned.
-    #[error("altered image: {url} has {got} bytes, planned were {planned} (SHA-256 of what came: {got_sha256}, planned: {planned_sha256})")]
+    #[error(
+        "altered image: {url} has {got} bytes, planned were {planned} (SHA-256 of what came: {got_sha256}, planned: {planned_sha256})"
+    )]
     AlteredSize {
         /// Where it came from.
         url: String,
@@ -182,7 +184,10 @@ impl<'a> Source<'a> {
 
     /// Connects at the current offset.
     fn connect(&mut self) -> Result<(), Interrupted> {
-        let mut stream = self.http.open(&self.image.url, self.at).map_err(Interrupted::Http)?;
+        let mut stream = self
+            .http
+            .open(&self.image.url, self.at)
+            .map_err(Interrupted::Http)?;
         if let Some(total) = stream.total.filter(|t| *t != self.image.size) {
             return Err(Interrupted::Altered(self.altered_size(total)));
         }
@@ -190,7 +195,9 @@ impl<'a> Source<'a> {
             // A server that knows no ranges starts again; what is known already is passed over.
             let passed = io::copy(&mut (&mut stream.body).take(self.at), &mut io::sink());
             if passed.ok() != Some(self.at) {
-                return Err(Interrupted::Http(self.away("broke off before the place where it stopped".to_owned())));
+                return Err(Interrupted::Http(
+                    self.away("broke off before the place where it stopped".to_owned()),
+                ));
             }
         }
         self.stream = Some(stream);
@@ -198,7 +205,12 @@ impl<'a> Source<'a> {
     }
 
     fn away(&self, last: String) -> HttpError {
-        HttpError::Away { url: self.image.url.clone(), tries: 1, waited: Duration::ZERO, last }
+        HttpError::Away {
+            url: self.image.url.clone(),
+            tries: 1,
+            waited: Duration::ZERO,
+            last,
+        }
     }
 
     /// Reads from the rack, reconnecting while patience lasts; patience starts anew with every byte.
@@ -225,9 +237,16 @@ impl<'a> Source<'a> {
             self.stream = None;
             let refused = matches!(why, HttpError::Refused { .. });
             if refused || started.elapsed() + wait > self.patience.limit {
-                return Err(ImageError::Broken { at: self.at, size: self.image.size, cause: why });
+                return Err(ImageError::Broken {
+                    at: self.at,
+                    size: self.image.size,
+                    cause: why,
+                });
             }
-            self.journal.line(format_args!("the image broke off at byte {} ({why}), trying again", self.at));
+            self.journal.line(format_args!(
+                "the image broke off at byte {} ({why}), trying again",
+                self.at
+            ));
             std::thread::sleep(wait);
             wait = (wait * 2).min(self.patience.most);
         }
@@ -243,9 +262,13 @@ impl<'a> Source<'a> {
             }
             self.connect()?;
         }
-        let Some(stream) = &mut self.stream else { return Ok(0) };
+        let Some(stream) = &mut self.stream else {
+            return Ok(0);
+        };
         match stream.body.read(buffer) {
-            Ok(0) if self.at < self.image.size => Err(Interrupted::Http(self.away("the connection ended early".to_owned()))),
+            Ok(0) if self.at < self.image.size => Err(Interrupted::Http(
+                self.away("the connection ended early".to_owned()),
+            )),
             Ok(n) => Ok(n),
             Err(e) => Err(Interrupted::Http(self.away(e.to_string()))),
         }
@@ -273,7 +296,11 @@ impl<'a> Source<'a> {
         if got.eq_ignore_ascii_case(&self.image.sha256) {
             return Ok(self.at);
         }
-        Err(ImageError::AlteredContent { url: self.image.url.clone(), got, planned: self.image.sha256.clone() })
+        Err(ImageError::AlteredContent {
+            url: self.image.url.clone(),
+            got,
+            planned: self.image.sha256.clone(),
+        })
     }
 }
 

@@ -109,14 +109,26 @@ struct State<'a> {
     raw_root: bool,
 }
 
-type Step = (&'static str, &'static str, fn(&mut State<'_>) -> Result<(), InstallError>);
+type Step = (
+    &'static str,
+    &'static str,
+    fn(&mut State<'_>) -> Result<(), InstallError>,
+);
 type Stage = (&'static str, &'static [Step]);
 
 const FIND: Step = ("find-disks", "finding the planned disks", find_disks);
-const RELEASE: Step = ("release-disks", "freeing the disks from what holds them", release_disks);
+const RELEASE: Step = (
+    "release-disks",
+    "freeing the disks from what holds them",
+    release_disks,
+);
 const WIPE: Step = ("wipe-disks", "wiping old signatures", wipe_disks);
-const FINISH: &[Step] =
-    &[("unmount", "unmounting the new system", |s| unmount(s)), ("netboot-off", "switching to booting from the disk", |s| Ok(s.site.metadata.netboot_off()?))];
+const FINISH: &[Step] = &[
+    ("unmount", "unmounting the new system", |s| unmount(s)),
+    ("netboot-off", "switching to booting from the disk", |s| {
+        Ok(s.site.metadata.netboot_off()?)
+    }),
+];
 
 /// Steps for a root file system.
 const STAGES: &[Stage] = &[
@@ -124,24 +136,51 @@ const STAGES: &[Stage] = &[
         "partitioning",
         &[
             FIND,
-            ("check-plan", "checking the plan against the machine", check_plan),
+            (
+                "check-plan",
+                "checking the plan against the machine",
+                check_plan,
+            ),
             RELEASE,
             WIPE,
-            ("partition-disks", "writing partition tables", |s| partition::partition(s.site.sys, s.site.runner, &s.plan.storage, &s.found)),
-            ("make-file-systems", "making file systems", |s| filesystem::make(s.site.runner, &s.filesystems)),
-            ("mount-file-systems", "mounting the new file systems", mount_filesystems),
+            ("partition-disks", "writing partition tables", |s| {
+                partition::partition(s.site.sys, s.site.runner, &s.plan.storage, &s.found)
+            }),
+            ("make-file-systems", "making file systems", |s| {
+                filesystem::make(s.site.runner, &s.filesystems)
+            }),
+            (
+                "mount-file-systems",
+                "mounting the new file systems",
+                mount_filesystems,
+            ),
         ],
     ),
-    ("extract", &[("extract-image", "unpacking the image", extract::image)]),
+    (
+        "extract",
+        &[("extract-image", "unpacking the image", extract::image)],
+    ),
     (
         "curthooks",
         &[
             ("write-fstab", "writing fstab", write_fstab),
-            ("name-host", "naming the machine", |s| target::name(&s.tree, s.plan)),
-            ("configure-network", "configuring the network", configure_network),
-            ("configure-cloud-init", "configuring cloud-init", |s| target::cloud_init(&s.tree, s.plan, &s.report_url)),
-            ("write-files", "writing the plan's files", |s| target::files(&s.tree, s.plan)),
-            ("install-boot-loader", "installing the boot loader", |s| boot::install(s.site, &s.tree, s.plan, &s.found, &s.mounts)),
+            ("name-host", "naming the machine", |s| {
+                target::name(&s.tree, s.plan)
+            }),
+            (
+                "configure-network",
+                "configuring the network",
+                configure_network,
+            ),
+            ("configure-cloud-init", "configuring cloud-init", |s| {
+                target::cloud_init(&s.tree, s.plan, &s.report_url)
+            }),
+            ("write-files", "writing the plan's files", |s| {
+                target::files(&s.tree, s.plan)
+            }),
+            ("install-boot-loader", "installing the boot loader", |s| {
+                boot::install(s.site, &s.tree, s.plan, &s.found, &s.mounts)
+            }),
         ],
     ),
     ("late", FINISH),
@@ -150,10 +189,24 @@ const STAGES: &[Stage] = &[
 /// Steps for an image of a whole disk.
 const RAW_STAGES: &[Stage] = &[
     ("partitioning", &[FIND, RELEASE, WIPE]),
-    ("extract", &[("extract-image", "writing the image onto the disk", raw::write)]),
+    (
+        "extract",
+        &[(
+            "extract-image",
+            "writing the image onto the disk",
+            raw::write,
+        )],
+    ),
     (
         "curthooks",
-        &[("mount-image", "looking for the image's system", raw::mount), ("configure-cloud-init", "configuring cloud-init", raw::configure)],
+        &[
+            ("mount-image", "looking for the image's system", raw::mount),
+            (
+                "configure-cloud-init",
+                "configuring cloud-init",
+                raw::configure,
+            ),
+        ],
     ),
     ("late", FINISH),
 ];
@@ -161,10 +214,28 @@ const RAW_STAGES: &[Stage] = &[
 impl State<'_> {
     /// Path of the disk that the firmware boots.
     fn boot_disk(&self) -> Result<String, InstallError> {
-        let grub = self.plan.storage.iter().find_map(|i| if let StorageItem::Disk { id, grub_device: true, .. } = i { Some(id) } else { None });
-        let first = self.plan.storage.iter().find_map(|i| if let StorageItem::Disk { id, .. } = i { Some(id) } else { None });
+        let grub = self.plan.storage.iter().find_map(|i| {
+            if let StorageItem::Disk {
+                id,
+                grub_device: true,
+                ..
+            } = i
+            {
+                Some(id)
+            } else {
+                None
+            }
+        });
+        let first = self.plan.storage.iter().find_map(|i| {
+            if let StorageItem::Disk { id, .. } = i {
+                Some(id)
+            } else {
+                None
+            }
+        });
         let disk = grub.or(first).and_then(|id| self.found.get(id));
-        disk.map(crate::block::Disk::path).ok_or_else(|| InstallError::Plan("the plan has no disk to boot from".to_owned()))
+        disk.map(crate::block::Disk::path)
+            .ok_or_else(|| InstallError::Plan("the plan has no disk to boot from".to_owned()))
     }
 }
 
@@ -173,7 +244,11 @@ fn find_disks(s: &mut State<'_>) -> Result<(), InstallError> {
     s.found = disks::find(s.site.sys, &s.plan.storage)?;
     for (id, disk) in &s.found {
         let serial = disk.serial.as_deref().unwrap_or("none");
-        s.site.journal.line(format_args!("disk {id} is {} (serial {serial}, {} bytes)", disk.path(), disk.size));
+        s.site.journal.line(format_args!(
+            "disk {id} is {} (serial {serial}, {} bytes)",
+            disk.path(),
+            disk.size
+        ));
     }
     Ok(())
 }
@@ -184,17 +259,23 @@ fn check_plan(s: &mut State<'_>) -> Result<(), InstallError> {
         partition::parts(&s.plan.storage, id, disk)?;
     }
     s.filesystems = filesystem::filesystems(s.site.sys, &s.plan.storage, &s.found)?;
-    s.filesystems.iter().try_for_each(|f| filesystem::make_command(f).map(|_| ()))?;
+    s.filesystems
+        .iter()
+        .try_for_each(|f| filesystem::make_command(f).map(|_| ()))?;
     s.mounts = filesystem::mounts(&s.plan.storage, &s.filesystems)?;
     boot::check(s.site, &s.mounts)
 }
 
 fn release_disks(s: &mut State<'_>) -> Result<(), InstallError> {
-    s.found.values().try_for_each(|d| disks::release(s.site.sys, s.site.runner, s.site.journal, d))
+    s.found
+        .values()
+        .try_for_each(|d| disks::release(s.site.sys, s.site.runner, s.site.journal, d))
 }
 
 fn wipe_disks(s: &mut State<'_>) -> Result<(), InstallError> {
-    s.found.values().try_for_each(|d| disks::wipe(s.site.sys, s.site.runner, s.site.journal, d))
+    s.found
+        .values()
+        .try_for_each(|d| disks::wipe(s.site.sys, s.site.runner, s.site.journal, d))
 }
 
 fn mount_filesystems(s: &mut State<'_>) -> Result<(), InstallError> {
@@ -203,16 +284,35 @@ fn mount_filesystems(s: &mut State<'_>) -> Result<(), InstallError> {
 
 fn write_fstab(s: &mut State<'_>) -> Result<(), InstallError> {
     let text = filesystem::fstab(&s.mounts);
-    s.tree.write("/etc/fstab", text.as_bytes(), 0o644).map_err(|cause| InstallError::Io { what: "cannot write /etc/fstab".to_owned(), cause })
+    s.tree
+        .write("/etc/fstab", text.as_bytes(), 0o644)
+        .map_err(|cause| InstallError::Io {
+            what: "cannot write /etc/fstab".to_owned(),
+            cause,
+        })
 }
 
 fn configure_network(s: &mut State<'_>) -> Result<(), InstallError> {
     let renderer = network::write(&s.tree, &s.plan.network)?;
-    s.site.journal.line(format_args!("the network is configured by {renderer:?}"));
+    s.site
+        .journal
+        .line(format_args!("the network is configured by {renderer:?}"));
     if renderer == network::Renderer::Networkd {
-        must(s.site.runner, &chroot(&s.tree, &["systemctl", "enable", "systemd-networkd.service"]))?;
+        must(
+            s.site.runner,
+            &chroot(
+                &s.tree,
+                &["systemctl", "enable", "systemd-networkd.service"],
+            ),
+        )?;
         if s.tree.has("/lib/systemd/systemd-resolved") {
-            must(s.site.runner, &chroot(&s.tree, &["systemctl", "enable", "systemd-resolved.service"]))?;
+            must(
+                s.site.runner,
+                &chroot(
+                    &s.tree,
+                    &["systemctl", "enable", "systemd-resolved.service"],
+                ),
+            )?;
         }
     }
     Ok(())
@@ -227,8 +327,15 @@ fn unmount(s: &mut State<'_>) -> Result<(), InstallError> {
         let output = s.site.runner.run(&plain, None);
         if output.end != End::Exited(0) {
             // Something in the tree is still held, a daemon perhaps: what was written is synced, and no name leads there any more.
-            s.site.journal.line(format_args!("`{plain}`: {} {}", output.end, output.stderr.trim()));
-            must(s.site.runner, &Cmd::new(&["umount", "--recursive", "--lazy", &root]))?;
+            s.site.journal.line(format_args!(
+                "`{plain}`: {} {}",
+                output.end,
+                output.stderr.trim()
+            ));
+            must(
+                s.site.runner,
+                &Cmd::new(&["umount", "--recursive", "--lazy", &root]),
+            )?;
         }
     }
     must(s.site.runner, &Cmd::new(&["sync"]))?;
@@ -241,7 +348,10 @@ pub fn chroot(tree: &Tree, argv: &[&str]) -> Cmd {
     let root = tree.root().to_string_lossy();
     let mut all = vec!["chroot", &root];
     all.extend(argv);
-    Cmd::new(&all).env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    Cmd::new(&all).env(
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    )
 }
 
 /// An error with all its causes.
@@ -264,7 +374,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 ///
 /// # Errors
 /// The step that failed. It was reported, and what was mounted is unmounted again.
-pub fn install(site: &Site<'_>, plan: &Plan, report: &Reporter, report_url: &str) -> Result<(), Failure> {
+pub fn install(
+    site: &Site<'_>,
+    plan: &Plan,
+    report: &Reporter,
+    report_url: &str,
+) -> Result<(), Failure> {
     let mut state = State {
         site,
         plan,
@@ -276,10 +391,28 @@ pub fn install(site: &Site<'_>, plan: &Plan, report: &Reporter, report_url: &str
         mounts: Vec::new(),
         raw_root: false,
     };
-    let start = |name: &str, description: &str| report.send(Event::Start { name: name.to_owned(), description: description.to_owned() });
-    let finish = |name: &str, description: String, outcome, files| report.send(Event::Finish { name: name.to_owned(), description, outcome, files });
+    let start = |name: &str, description: &str| {
+        report.send(Event::Start {
+            name: name.to_owned(),
+            description: description.to_owned(),
+        })
+    };
+    let finish = |name: &str, description: String, outcome, files| {
+        report.send(Event::Finish {
+            name: name.to_owned(),
+            description,
+            outcome,
+            files,
+        })
+    };
     let log = |journal: &Journal| vec![(LOG_PATH.to_owned(), journal.text().into_bytes())];
-    start("cmd-install", &format!("installing {} ({}, attempt {})", plan.fqdn, plan.image.ftype, plan.attempt));
+    start(
+        "cmd-install",
+        &format!(
+            "installing {} ({}, attempt {})",
+            plan.fqdn, plan.image.ftype, plan.attempt
+        ),
+    );
     let stages = match Kind::of(&plan.image.ftype) {
         Ok(Kind::Raw) => RAW_STAGES,
         // An unknown kind fails in its own step, with its name.
@@ -300,14 +433,32 @@ pub fn install(site: &Site<'_>, plan: &Plan, report: &Reporter, report_url: &str
                 finish(&name, text.clone(), Outcome::Fail, Vec::new());
                 finish(&stage, text.clone(), Outcome::Fail, Vec::new());
                 finish("cmd-install", text, Outcome::Fail, log(site.journal));
-                return Err(Failure { step: (*step).to_owned(), reason });
+                return Err(Failure {
+                    step: (*step).to_owned(),
+                    reason,
+                });
             }
-            finish(&name, (*description).to_owned(), Outcome::Success, Vec::new());
+            finish(
+                &name,
+                (*description).to_owned(),
+                Outcome::Success,
+                Vec::new(),
+            );
         }
-        finish(&stage, format!("{} steps done", steps.len()), Outcome::Success, Vec::new());
+        finish(
+            &stage,
+            format!("{} steps done", steps.len()),
+            Outcome::Success,
+            Vec::new(),
+        );
     }
     site.journal.line("installed");
-    finish("cmd-install", format!("{} is installed", plan.fqdn), Outcome::Success, log(site.journal));
+    finish(
+        "cmd-install",
+        format!("{} is installed", plan.fqdn),
+        Outcome::Success,
+        log(site.journal),
+    );
     Ok(())
 }
 
@@ -316,8 +467,14 @@ fn clean_up(state: &State<'_>) {
     let root = state.tree.root().to_string_lossy().into_owned();
     let table = state.site.sys.text("proc/self/mounts").unwrap_or_default();
     for at in [format!("{root}-image"), root] {
-        if table.lines().any(|l| l.split(' ').nth(1) == Some(at.as_str())) {
-            state.site.runner.run(&Cmd::new(&["umount", "--recursive", "--lazy", &at]), None);
+        if table
+            .lines()
+            .any(|l| l.split(' ').nth(1) == Some(at.as_str()))
+        {
+            state
+                .site
+                .runner
+                .run(&Cmd::new(&["umount", "--recursive", "--lazy", &at]), None);
         }
     }
 }

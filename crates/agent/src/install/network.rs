@@ -46,17 +46,32 @@ pub fn renderer(tree: &Tree) -> Renderer {
 /// # Errors
 /// When a file cannot be written, or networkd's units cannot express the document.
 pub fn write(tree: &Tree, network: &Value) -> Result<Renderer, InstallError> {
-    let document = if network.get("network").is_some() { network.clone() } else { serde_json::json!({ "network": network }) };
+    let document = if network.get("network").is_some() {
+        network.clone()
+    } else {
+        serde_json::json!({ "network": network })
+    };
     let put = |path: &str, content: &str, mode| {
-        tree.write(path, content.as_bytes(), mode).map_err(|cause| InstallError::Io { what: format!("cannot write {path}"), cause })
+        tree.write(path, content.as_bytes(), mode)
+            .map_err(|cause| InstallError::Io {
+                what: format!("cannot write {path}"),
+                cause,
+            })
     };
     let renderer = renderer(tree);
     match renderer {
         Renderer::Netplan => {
             // What the image brought along would be merged with ours.
-            for name in tree.list("/etc/netplan").into_iter().filter(|n| n.ends_with(".yaml")) {
+            for name in tree
+                .list("/etc/netplan")
+                .into_iter()
+                .filter(|n| n.ends_with(".yaml"))
+            {
                 let path = format!("/etc/netplan/{name}");
-                tree.remove(&path).map_err(|cause| InstallError::Io { what: format!("cannot remove {path}"), cause })?;
+                tree.remove(&path).map_err(|cause| InstallError::Io {
+                    what: format!("cannot remove {path}"),
+                    cause,
+                })?;
             }
             put(NETPLAN_FILE, &yaml::document(&document), 0o600)?;
         }
@@ -68,7 +83,11 @@ pub fn write(tree: &Tree, network: &Value) -> Result<Renderer, InstallError> {
             // Without resolved nobody else writes the static servers down.
             if !servers.0.is_empty() && !tree.has("/lib/systemd/systemd-resolved") {
                 let mut text = String::new();
-                servers.0.iter().take(3).for_each(|s| text.push_str(&format!("nameserver {s}\n")));
+                servers
+                    .0
+                    .iter()
+                    .take(3)
+                    .for_each(|s| text.push_str(&format!("nameserver {s}\n")));
                 if !servers.1.is_empty() {
                     text.push_str(&format!("search {}\n", servers.1.join(" ")));
                 }
@@ -76,11 +95,19 @@ pub fn write(tree: &Tree, network: &Value) -> Result<Renderer, InstallError> {
             }
         }
         Renderer::CloudInit => {
-            put("/etc/cloud/cloud.cfg.d/99-steelyard-network.cfg", &yaml::document(&document), 0o600)?;
+            put(
+                "/etc/cloud/cloud.cfg.d/99-steelyard-network.cfg",
+                &yaml::document(&document),
+                0o600,
+            )?;
             return Ok(renderer);
         }
     }
-    put("/etc/cloud/cloud.cfg.d/99-steelyard-network.cfg", "network: {config: disabled}\n", 0o644)?;
+    put(
+        "/etc/cloud/cloud.cfg.d/99-steelyard-network.cfg",
+        "network: {config: disabled}\n",
+        0o644,
+    )?;
     Ok(renderer)
 }
 
@@ -105,7 +132,12 @@ fn strings(value: Option<&Value>) -> Vec<String> {
 fn name_servers(network: &Value) -> (Vec<String>, Vec<String>) {
     let (mut servers, mut search) = (Vec::new(), Vec::new());
     for kind in ["ethernets", "bonds", "bridges", "vlans"] {
-        for device in network.get(kind).and_then(Value::as_object).into_iter().flat_map(Map::values) {
+        for device in network
+            .get(kind)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(Map::values)
+        {
             for (list, key) in [(&mut servers, "addresses"), (&mut search, "search")] {
                 for item in strings(device.get("nameservers").and_then(|n| n.get(key))) {
                     if !list.contains(&item) {
@@ -128,11 +160,29 @@ struct Users {
 
 fn users(network: &Value, name: &str) -> Users {
     let mut out = Users::default();
-    let devices = |kind: &str| network.get(kind).and_then(Value::as_object).into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
+    let devices = |kind: &str| {
+        network
+            .get(kind)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect::<Vec<_>>()
+    };
     let has = |v: &Value| strings(v.get("interfaces")).iter().any(|i| i == name);
-    out.bond = devices("bonds").into_iter().find(|(_, v)| has(v)).map(|(k, _)| k);
-    out.bridge = devices("bridges").into_iter().find(|(_, v)| has(v)).map(|(k, _)| k);
-    out.vlans = devices("vlans").into_iter().filter(|(_, v)| v.get("link").and_then(Value::as_str) == Some(name)).map(|(k, _)| k).collect();
+    out.bond = devices("bonds")
+        .into_iter()
+        .find(|(_, v)| has(v))
+        .map(|(k, _)| k);
+    out.bridge = devices("bridges")
+        .into_iter()
+        .find(|(_, v)| has(v))
+        .map(|(k, _)| k);
+    out.vlans = devices("vlans")
+        .into_iter()
+        .filter(|(_, v)| v.get("link").and_then(Value::as_str) == Some(name))
+        .map(|(k, _)| k)
+        .collect();
     out
 }
 
@@ -152,34 +202,64 @@ fn flag(device: &Value, key: &str) -> bool {
 pub fn networkd(network: &Value) -> Result<Vec<Unit>, InstallError> {
     let mut out = Vec::new();
     for kind in ["ethernets", "bonds", "bridges", "vlans"] {
-        for (name, device) in network.get(kind).and_then(Value::as_object).into_iter().flatten() {
-            if name.is_empty() || name.len() > NAME_MAX || name.contains(|c: char| c == '/' || c.is_whitespace()) {
-                return Err(InstallError::Plan(format!("network: '{name}' is no interface name")));
+        for (name, device) in network
+            .get(kind)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+        {
+            if name.is_empty()
+                || name.len() > NAME_MAX
+                || name.contains(|c: char| c == '/' || c.is_whitespace())
+            {
+                return Err(InstallError::Plan(format!(
+                    "network: '{name}' is no interface name"
+                )));
             }
             let users = users(network, name);
-            let mac = device.get("match").and_then(|m| m.get("macaddress")).and_then(Value::as_str);
+            let mac = device
+                .get("match")
+                .and_then(|m| m.get("macaddress"))
+                .and_then(Value::as_str);
             let set_name = device.get("set-name").and_then(Value::as_str);
             let mut matched = match (kind, mac) {
                 // A member of a bond takes the bond's address: only its permanent one stays.
-                ("ethernets", Some(mac)) if users.bond.is_some() => format!("PermanentMACAddress={mac}\n"),
+                ("ethernets", Some(mac)) if users.bond.is_some() => {
+                    format!("PermanentMACAddress={mac}\n")
+                }
                 // The type keeps VLANs and bridges with the same address out.
                 ("ethernets", Some(mac)) => format!("MACAddress={mac}\nType=ether\n"),
                 _ => format!("Name={name}\n"),
             };
             if let ("ethernets", Some(mac), Some(new)) = (kind, mac, set_name) {
-                let key = if users.bond.is_some() { "PermanentMACAddress" } else { "MACAddress" };
-                out.push((format!("10-{name}.link"), format!("[Match]\n{key}={mac}\nType=ether\n\n[Link]\nName={new}\n")));
+                let key = if users.bond.is_some() {
+                    "PermanentMACAddress"
+                } else {
+                    "MACAddress"
+                };
+                out.push((
+                    format!("10-{name}.link"),
+                    format!("[Match]\n{key}={mac}\nType=ether\n\n[Link]\nName={new}\n"),
+                ));
             }
             if kind != "ethernets" {
                 out.push((format!("10-{name}.netdev"), netdev(kind, name, device)));
             }
             matched.insert_str(0, "[Match]\n");
-            out.push((format!("10-{name}.network"), matched + &network_unit(device, &users)));
+            out.push((
+                format!("10-{name}.network"),
+                matched + &network_unit(device, &users),
+            ));
         }
     }
     for (name, content) in &out {
-        if content.lines().any(|l| !l.is_empty() && !l.starts_with('[') && !l.contains('=')) {
-            return Err(InstallError::Plan(format!("network: {name} would have a line that is no setting")));
+        if content
+            .lines()
+            .any(|l| !l.is_empty() && !l.starts_with('[') && !l.contains('='))
+        {
+            return Err(InstallError::Plan(format!(
+                "network: {name} would have a line that is no setting"
+            )));
         }
     }
     Ok(out)
@@ -203,28 +283,59 @@ fn set(out: &mut String, key: &str, value: Option<String>) {
 }
 
 fn netdev(kind: &str, name: &str, device: &Value) -> String {
-    let mut out = format!("[NetDev]\nName={name}\nKind={}\n", kind.trim_end_matches('s'));
+    let mut out = format!(
+        "[NetDev]\nName={name}\nKind={}\n",
+        kind.trim_end_matches('s')
+    );
     set(&mut out, "MACAddress", text(device, &["macaddress"]));
     set(&mut out, "MTUBytes", text(device, &["mtu"]));
     let parameters = device.get("parameters").cloned().unwrap_or(Value::Null);
     // netplan's times are milliseconds where no unit is given.
-    let milliseconds = |keys: &[&str]| text(&parameters, keys).map(|v| if v.bytes().all(|b| b.is_ascii_digit()) { format!("{v}ms") } else { v });
+    let milliseconds = |keys: &[&str]| {
+        text(&parameters, keys).map(|v| {
+            if v.bytes().all(|b| b.is_ascii_digit()) {
+                format!("{v}ms")
+            } else {
+                v
+            }
+        })
+    };
     match kind {
         "bonds" => {
             out.push_str("\n[Bond]\n");
             set(&mut out, "Mode", text(&parameters, &["mode"]));
-            set(&mut out, "MIIMonitorSec", milliseconds(&["mii-monitor-interval"]));
-            set(&mut out, "LACPTransmitRate", text(&parameters, &["lacp-rate"]));
-            set(&mut out, "TransmitHashPolicy", text(&parameters, &["transmit-hash-policy"]));
+            set(
+                &mut out,
+                "MIIMonitorSec",
+                milliseconds(&["mii-monitor-interval"]),
+            );
+            set(
+                &mut out,
+                "LACPTransmitRate",
+                text(&parameters, &["lacp-rate"]),
+            );
+            set(
+                &mut out,
+                "TransmitHashPolicy",
+                text(&parameters, &["transmit-hash-policy"]),
+            );
             set(&mut out, "UpDelaySec", milliseconds(&["up-delay"]));
             set(&mut out, "DownDelaySec", milliseconds(&["down-delay"]));
             // The first spelling is netplan's historical one.
-            set(&mut out, "GratuitousARP", text(&parameters, &["gratuitious-arp", "gratuitous-arp"]));
+            set(
+                &mut out,
+                "GratuitousARP",
+                text(&parameters, &["gratuitious-arp", "gratuitous-arp"]),
+            );
         }
         "bridges" => {
             out.push_str("\n[Bridge]\n");
             set(&mut out, "STP", text(&parameters, &["stp"]));
-            set(&mut out, "ForwardDelaySec", text(&parameters, &["forward-delay"]));
+            set(
+                &mut out,
+                "ForwardDelaySec",
+                text(&parameters, &["forward-delay"]),
+            );
         }
         "vlans" => {
             out.push_str("\n[VLAN]\n");
@@ -278,7 +389,12 @@ fn network_unit(device: &Value, users: &Users) -> String {
         out.push_str(&format!("\n[Link]\n{link}"));
     }
     out.push_str(&format!("\n[Network]\n{network}"));
-    for route in device.get("routes").and_then(Value::as_array).into_iter().flatten() {
+    for route in device
+        .get("routes")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         out.push_str("\n[Route]\n");
         let to = text(route, &["to"]);
         let default = matches!(to.as_deref(), Some("default" | "0.0.0.0/0" | "::/0"));
@@ -291,7 +407,12 @@ fn network_unit(device: &Value, users: &Users) -> String {
             out.push_str("GatewayOnLink=yes\n");
         }
     }
-    for rule in device.get("routing-policy").and_then(Value::as_array).into_iter().flatten() {
+    for rule in device
+        .get("routing-policy")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         out.push_str("\n[RoutingPolicyRule]\n");
         set(&mut out, "From", text(rule, &["from"]));
         set(&mut out, "To", text(rule, &["to"]));
@@ -311,7 +432,11 @@ mod tests {
     use serde_json::json;
 
     fn unit<'a>(units: &'a [Unit], name: &str) -> &'a str {
-        &units.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name} in {units:?}")).1
+        &units
+            .iter()
+            .find(|(n, _)| n == name)
+            .unwrap_or_else(|| panic!("no {name} in {units:?}"))
+            .1
     }
 
     #[test]
@@ -323,7 +448,10 @@ mod tests {
             "routing-policy": [{"from": "10.0.0.0/24", "table": 10, "priority": 1000}],
         }}}))
         .unwrap();
-        assert_eq!(unit(&units, "10-eth0.link"), "[Match]\nMACAddress=52:54:00:00:00:01\nType=ether\n\n[Link]\nName=eth0\n");
+        assert_eq!(
+            unit(&units, "10-eth0.link"),
+            "[Match]\nMACAddress=52:54:00:00:00:01\nType=ether\n\n[Link]\nName=eth0\n"
+        );
         assert_eq!(
             unit(&units, "10-eth0.network"),
             "[Match]\nMACAddress=52:54:00:00:00:01\nType=ether\n\n[Link]\nMTUBytes=9000\n\n[Network]\nAddress=10.0.0.5/24\nAddress=fd00::5/64\n\
@@ -334,7 +462,10 @@ mod tests {
 
     #[test]
     fn dhcp_identifies_itself_by_mac() {
-        let units = networkd(&json!({"ethernets": {"ens3": {"dhcp4": true, "dhcp6": "yes", "optional": true}}})).unwrap();
+        let units = networkd(
+            &json!({"ethernets": {"ens3": {"dhcp4": true, "dhcp6": "yes", "optional": true}}}),
+        )
+        .unwrap();
         assert_eq!(
             unit(&units, "10-ens3.network"),
             "[Match]\nName=ens3\n\n[Link]\nRequiredForOnline=no\n\n[Network]\nDHCP=yes\n\n[DHCPv4]\nClientIdentifier=mac\n"
@@ -350,11 +481,21 @@ mod tests {
             "bridges": {"br0": {"interfaces": ["bond0.7"], "addresses": ["10.0.0.5/24"], "parameters": {"stp": false, "forward-delay": 15}}},
         }))
         .unwrap();
-        assert!(unit(&units, "10-eth0.network").starts_with("[Match]\nPermanentMACAddress=52:54:00:00:00:01\n"));
+        assert!(
+            unit(&units, "10-eth0.network")
+                .starts_with("[Match]\nPermanentMACAddress=52:54:00:00:00:01\n")
+        );
         assert!(unit(&units, "10-eth1.network").contains("Bond=bond0\n"));
-        assert!(unit(&units, "10-bond0.netdev").contains("Kind=bond\n") && unit(&units, "10-bond0.netdev").contains("MIIMonitorSec=100ms\nLACPTransmitRate=fast\n"));
+        assert!(
+            unit(&units, "10-bond0.netdev").contains("Kind=bond\n")
+                && unit(&units, "10-bond0.netdev")
+                    .contains("MIIMonitorSec=100ms\nLACPTransmitRate=fast\n")
+        );
         assert!(unit(&units, "10-bond0.network").contains("VLAN=bond0.7\n"));
-        assert!(unit(&units, "10-bond0.7.netdev").contains("Kind=vlan\n") && unit(&units, "10-bond0.7.netdev").contains("Id=7\n"));
+        assert!(
+            unit(&units, "10-bond0.7.netdev").contains("Kind=vlan\n")
+                && unit(&units, "10-bond0.7.netdev").contains("Id=7\n")
+        );
         assert!(unit(&units, "10-bond0.7.network").contains("Bridge=br0\n"));
         assert!(unit(&units, "10-br0.netdev").contains("STP=no\nForwardDelaySec=15\n"));
     }

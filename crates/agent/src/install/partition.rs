@@ -70,19 +70,42 @@ fn mbr_type(part: &Part<'_>) -> &'static str {
 ///
 /// # Errors
 /// When one does not begin or end on a block of the disk, or behind its end.
-pub fn parts<'a>(storage: &'a [StorageItem], disk_id: &str, disk: &Disk) -> Result<Vec<Part<'a>>, InstallError> {
+pub fn parts<'a>(
+    storage: &'a [StorageItem],
+    disk_id: &str,
+    disk: &Disk,
+) -> Result<Vec<Part<'a>>, InstallError> {
     let mut out = Vec::new();
     for item in storage {
-        let StorageItem::Partition { id, number, size, offset, device, uuid, flag, wipe } = item else { continue };
+        let StorageItem::Partition {
+            id,
+            number,
+            size,
+            offset,
+            device,
+            uuid,
+            flag,
+            wipe,
+        } = item
+        else {
+            continue;
+        };
         if device != disk_id {
             continue;
         }
         let block = disk.block_size;
         if *number == 0 || *size == 0 || offset % block != 0 {
-            return Err(InstallError::Plan(format!("partition {id}: number {number}, {size} bytes at {offset} do not fit blocks of {block} bytes")));
+            return Err(InstallError::Plan(format!(
+                "partition {id}: number {number}, {size} bytes at {offset} do not fit blocks of {block} bytes"
+            )));
         }
         if offset.saturating_add(*size) > disk.size {
-            return Err(InstallError::Plan(format!("partition {id} ends at byte {}, but {} has {} bytes", offset.saturating_add(*size), disk.path(), disk.size)));
+            return Err(InstallError::Plan(format!(
+                "partition {id} ends at byte {}, but {} has {} bytes",
+                offset.saturating_add(*size),
+                disk.path(),
+                disk.size
+            )));
         }
         let fstype = storage.iter().find_map(|i| match i {
             StorageItem::Format { volume, fstype, .. } if volume == id => Some(fstype.as_str()),
@@ -108,11 +131,22 @@ pub fn parts<'a>(storage: &'a [StorageItem], disk_id: &str, disk: &Disk) -> Resu
 #[must_use]
 pub fn sfdisk_script(disk: &Disk, table: &str, parts: &[Part<'_>]) -> String {
     let gpt = table == "gpt";
-    let mut out = format!("label: {}\nunit: sectors\nsector-size: {}\n\n", if gpt { "gpt" } else { "dos" }, disk.block_size);
+    let mut out = format!(
+        "label: {}\nunit: sectors\nsector-size: {}\n\n",
+        if gpt { "gpt" } else { "dos" },
+        disk.block_size
+    );
     for part in parts {
         let kind = if gpt { gpt_type(part) } else { mbr_type(part) };
         // A String takes every write.
-        write!(out, "{} : start={}, size={}, type={kind}", partition_path(&disk.name, part.number), part.start, part.blocks).ok();
+        write!(
+            out,
+            "{} : start={}, size={}, type={kind}",
+            partition_path(&disk.name, part.number),
+            part.start,
+            part.blocks
+        )
+        .ok();
         if let (true, Some(uuid)) = (gpt, part.uuid) {
             write!(out, ", uuid={}", uuid.to_uppercase()).ok();
         }
@@ -125,11 +159,23 @@ pub fn sfdisk_script(disk: &Disk, table: &str, parts: &[Part<'_>]) -> String {
 }
 
 fn sgdisk_command(disk: &Disk, parts: &[Part<'_>]) -> Cmd {
-    let mut argv = vec!["sgdisk".to_owned(), "--clear".to_owned(), "--set-alignment=1".to_owned()];
+    let mut argv = vec![
+        "sgdisk".to_owned(),
+        "--clear".to_owned(),
+        "--set-alignment=1".to_owned(),
+    ];
     for part in parts {
-        argv.push(format!("--new={}:{}:{}", part.number, part.start, part.start + part.blocks - 1));
+        argv.push(format!(
+            "--new={}:{}:{}",
+            part.number,
+            part.start,
+            part.start + part.blocks - 1
+        ));
         argv.push(format!("--typecode={}:{}", part.number, gpt_type(part)));
-        argv.extend(part.uuid.map(|u| format!("--partition-guid={}:{}", part.number, u.to_uppercase())));
+        argv.extend(
+            part.uuid
+                .map(|u| format!("--partition-guid={}:{}", part.number, u.to_uppercase())),
+        );
     }
     argv.push(disk.path());
     Cmd::new(&argv)
@@ -139,27 +185,51 @@ fn sgdisk_command(disk: &Disk, parts: &[Part<'_>]) -> Cmd {
 ///
 /// # Errors
 /// When a plan does not fit, a tool fails, or a partition does not appear.
-pub fn partition(sys: &Sys, runner: &dyn Runner, storage: &[StorageItem], found: &Found) -> Result<(), InstallError> {
+pub fn partition(
+    sys: &Sys,
+    runner: &dyn Runner,
+    storage: &[StorageItem],
+    found: &Found,
+) -> Result<(), InstallError> {
     for item in storage {
-        let StorageItem::Disk { id, ptable, .. } = item else { continue };
+        let StorageItem::Disk { id, ptable, .. } = item else {
+            continue;
+        };
         let Some(disk) = found.get(id) else { continue };
         let parts = parts(storage, id, disk)?;
         let Some(table) = ptable.as_deref() else {
             if parts.is_empty() {
                 continue;
             }
-            return Err(InstallError::Plan(format!("disk {id} has partitions but no partition table")));
+            return Err(InstallError::Plan(format!(
+                "disk {id} has partitions but no partition table"
+            )));
         };
         if !matches!(table, "gpt" | "msdos" | "dos") {
-            return Err(InstallError::Plan(format!("disk {id}: partition table '{table}' is not known")));
+            return Err(InstallError::Plan(format!(
+                "disk {id}: partition table '{table}' is not known"
+            )));
         }
         if runner.has("sfdisk") {
-            let argv = ["sfdisk", "--force", "--wipe", "always", "--wipe-partitions", "always", &disk.path()];
-            must(runner, &Cmd::new(&argv).stdin(sfdisk_script(disk, table, &parts)))?;
+            let argv = [
+                "sfdisk",
+                "--force",
+                "--wipe",
+                "always",
+                "--wipe-partitions",
+                "always",
+                &disk.path(),
+            ];
+            must(
+                runner,
+                &Cmd::new(&argv).stdin(sfdisk_script(disk, table, &parts)),
+            )?;
         } else if table == "gpt" {
             must(runner, &sgdisk_command(disk, &parts))?;
         } else {
-            return Err(InstallError::Plan("this system has no sfdisk, which MBR partition tables need".to_owned()));
+            return Err(InstallError::Plan(
+                "this system has no sfdisk, which MBR partition tables need".to_owned(),
+            ));
         }
         // Both repeat what the tool did already; the wait below tells whether it worked.
         if runner.has("partprobe") {
@@ -182,7 +252,10 @@ fn wait_for(sys: &Sys, device: &str) -> Result<(), InstallError> {
     let started = Instant::now();
     while !sys.exists(device) {
         if started.elapsed() > NODE_LIMIT {
-            return Err(InstallError::Plan(format!("{device} did not appear within {} s after partitioning", NODE_LIMIT.as_secs())));
+            return Err(InstallError::Plan(format!(
+                "{device} did not appear within {} s after partitioning",
+                NODE_LIMIT.as_secs()
+            )));
         }
         std::thread::sleep(NODE_POLL);
     }

@@ -32,31 +32,57 @@ pub(super) fn write(state: &mut State<'_>) -> Result<(), InstallError> {
 pub(super) fn mount(state: &mut State<'_>) -> Result<(), InstallError> {
     let device = state.boot_disk()?;
     let site = state.site;
-    for argv in [vec!["sync"], vec!["partprobe", &device], vec!["udevadm", "settle", "--timeout=20"]] {
+    for argv in [
+        vec!["sync"],
+        vec!["partprobe", &device],
+        vec!["udevadm", "settle", "--timeout=20"],
+    ] {
         site.runner.run(&Cmd::new(&argv), None);
     }
     let root = state.tree.root().to_path_buf();
-    std::fs::create_dir_all(&root).map_err(|cause| InstallError::Io { what: format!("cannot make {}", root.display()), cause })?;
+    std::fs::create_dir_all(&root).map_err(|cause| InstallError::Io {
+        what: format!("cannot make {}", root.display()),
+        cause,
+    })?;
     let name = device.trim_start_matches("/dev/").to_owned();
-    let partitions = block::disks(site.sys).into_iter().find(|d| d.name == name).map(|d| d.partitions).unwrap_or_default();
+    let partitions = block::disks(site.sys)
+        .into_iter()
+        .find(|d| d.name == name)
+        .map(|d| d.partitions)
+        .unwrap_or_default();
     // Whole-disk file systems have no partitions; the largest file system is the root more often than not.
-    let mut candidates: Vec<(u64, String)> = partitions.into_iter().map(|p| (p.size, format!("/dev/{}", p.name))).collect();
+    let mut candidates: Vec<(u64, String)> = partitions
+        .into_iter()
+        .map(|p| (p.size, format!("/dev/{}", p.name)))
+        .collect();
     candidates.push((0, device));
     candidates.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
     for (_, candidate) in candidates {
         for kind in ROOT_KINDS {
-            if site.runner.run(&Cmd::new(&["mount", "-t", kind, &candidate, &root.to_string_lossy()]), None).end != End::Exited(0) {
+            if site
+                .runner
+                .run(
+                    &Cmd::new(&["mount", "-t", kind, &candidate, &root.to_string_lossy()]),
+                    None,
+                )
+                .end
+                != End::Exited(0)
+            {
                 continue;
             }
             if state.tree.has("/etc/cloud") {
-                site.journal.line(format_args!("the image's system is on {candidate} ({kind})"));
+                site.journal.line(format_args!(
+                    "the image's system is on {candidate} ({kind})"
+                ));
                 state.raw_root = true;
                 return Ok(());
             }
-            site.runner.run(&Cmd::new(&["umount", &root.to_string_lossy()]), None);
+            site.runner
+                .run(&Cmd::new(&["umount", &root.to_string_lossy()]), None);
         }
     }
-    site.journal.line("the image has no system with cloud-init; it is left as it is");
+    site.journal
+        .line("the image has no system with cloud-init; it is left as it is");
     Ok(())
 }
 

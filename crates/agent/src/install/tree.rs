@@ -53,7 +53,10 @@ impl Tree {
                 inside.pop();
                 continue;
             }
-            let here: PathBuf = self.root.join(inside.iter().collect::<PathBuf>()).join(&part);
+            let here: PathBuf = self
+                .root
+                .join(inside.iter().collect::<PathBuf>())
+                .join(&part);
             let last = todo.is_empty();
             match std::fs::read_link(&here) {
                 Ok(target) if follow_last || !last => {
@@ -81,7 +84,9 @@ impl Tree {
     /// The content of a text file of the new system.
     #[must_use]
     pub fn read(&self, path: &str) -> Option<String> {
-        std::fs::read(self.resolve(path, true).ok()?).ok().map(|b| String::from_utf8_lossy(&b).into_owned())
+        std::fs::read(self.resolve(path, true).ok()?)
+            .ok()
+            .map(|b| String::from_utf8_lossy(&b).into_owned())
     }
 
     /// The bytes of a file of the new system, links followed.
@@ -95,8 +100,17 @@ impl Tree {
     /// The names in a directory of the new system, sorted.
     #[must_use]
     pub fn list(&self, path: &str) -> Vec<String> {
-        let Some(entries) = self.resolve(path, true).ok().and_then(|p| std::fs::read_dir(p).ok()) else { return Vec::new() };
-        let mut names: Vec<String> = entries.filter_map(Result::ok).map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        let Some(entries) = self
+            .resolve(path, true)
+            .ok()
+            .and_then(|p| std::fs::read_dir(p).ok())
+        else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = entries
+            .filter_map(Result::ok)
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
@@ -114,7 +128,11 @@ impl Tree {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode & 0o7777).open(&to)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode & 0o7777)
+            .open(&to)?;
         file.write_all(content)?;
         // The mode above went through the umask.
         file.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))
@@ -161,7 +179,8 @@ mod tests {
         symlink("/outside", dir.path().join("t/etc/abs")).unwrap();
         symlink("../../../outside", dir.path().join("t/etc/rel")).unwrap();
         for name in ["abs", "rel"] {
-            tree.write(&format!("/etc/{name}/file"), b"x", 0o600).unwrap();
+            tree.write(&format!("/etc/{name}/file"), b"x", 0o600)
+                .unwrap();
             assert!(dir.path().join("t/outside/file").is_file());
             std::fs::remove_file(dir.path().join("t/outside/file")).unwrap();
         }
@@ -173,8 +192,13 @@ mod tests {
     fn a_link_is_replaced_and_the_mode_is_exact() {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::new(dir.path());
-        symlink("/run/systemd/resolve/stub-resolv.conf", dir.path().join("resolv.conf")).unwrap();
-        tree.write("/resolv.conf", b"nameserver 10.0.0.1\n", 0o666).unwrap();
+        symlink(
+            "/run/systemd/resolve/stub-resolv.conf",
+            dir.path().join("resolv.conf"),
+        )
+        .unwrap();
+        tree.write("/resolv.conf", b"nameserver 10.0.0.1\n", 0o666)
+            .unwrap();
         let meta = std::fs::symlink_metadata(dir.path().join("resolv.conf")).unwrap();
         assert!(meta.is_file() && meta.permissions().mode() & 0o7777 == 0o666);
     }

@@ -6,13 +6,19 @@ use serde_json::Value;
 fn plain(text: &str) -> bool {
     const WORDS: [&str; 9] = ["true", "false", "yes", "no", "on", "off", "null", "y", "n"];
     let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
-    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/') && text.chars().all(safe) && !WORDS.contains(&text.to_lowercase().as_str())
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+        && text.chars().all(safe)
+        && !WORDS.contains(&text.to_lowercase().as_str())
 }
 
 /// A text as a scalar. JSON's string literal is a YAML double-quoted scalar.
 #[must_use]
 pub fn scalar(text: &str) -> String {
-    if plain(text) { text.to_owned() } else { Value::from(text).to_string() }
+    if plain(text) {
+        text.to_owned()
+    } else {
+        Value::from(text).to_string()
+    }
 }
 
 fn write(out: &mut String, value: &Value, depth: usize) {
@@ -35,7 +41,8 @@ fn write(out: &mut String, value: &Value, depth: usize) {
 }
 
 fn nested(out: &mut String, value: &Value, depth: usize) {
-    let deep = matches!(value, Value::Object(m) if !m.is_empty()) || matches!(value, Value::Array(a) if !a.is_empty());
+    let deep = matches!(value, Value::Object(m) if !m.is_empty())
+        || matches!(value, Value::Array(a) if !a.is_empty());
     if deep {
         out.push('\n');
         write(out, value, depth + 1);
@@ -82,12 +89,14 @@ mod tests {
             any::<bool>().prop_map(Value::from),
             any::<i32>().prop_map(Value::from),
             "[ -~]{0,12}".prop_map(Value::from),
-            prop_oneof!["no", "off", "1e3", "0x10", "12:30:45", "~", "2001-01-01"].prop_map(Value::from)
+            prop_oneof!["no", "off", "1e3", "0x10", "12:30:45", "~", "2001-01-01"]
+                .prop_map(Value::from)
         ];
         leaf.prop_recursive(4, 32, 4, |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                proptest::collection::vec(("[a-z0-9:.-]{1,8}", inner), 0..4).prop_map(|m| Value::Object(m.into_iter().collect::<Map<_, _>>()))
+                proptest::collection::vec(("[a-z0-9:.-]{1,8}", inner), 0..4)
+                    .prop_map(|m| Value::Object(m.into_iter().collect::<Map<_, _>>()))
             ]
         })
     }

@@ -88,7 +88,10 @@ pub struct Thread {
     pub isolated: bool,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde asks for"
+)]
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }
@@ -98,8 +101,11 @@ fn cpuinfo(sys: &Sys) -> BTreeMap<u64, BTreeMap<String, String>> {
     let text = sys.text("proc/cpuinfo").unwrap_or_default();
     let mut out = BTreeMap::new();
     for block in text.split("\n\n") {
-        let fields: BTreeMap<String, String> =
-            block.lines().filter_map(|l| l.split_once(':')).map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned())).collect();
+        let fields: BTreeMap<String, String> = block
+            .lines()
+            .filter_map(|l| l.split_once(':'))
+            .map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned()))
+            .collect();
         if let Some(number) = fields.get("processor").and_then(|n| n.parse().ok()) {
             out.insert(number, fields);
         }
@@ -124,7 +130,10 @@ pub fn number_list(text: &str) -> Vec<u64> {
 
 /// Bytes of a cache size such as `32K` or `16384K`.
 fn cache_size(text: &str) -> u64 {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let (digits, unit) = text.split_at(
+        text.find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len()),
+    );
     let n: u64 = digits.parse().unwrap_or(0);
     match unit {
         "K" => n << 10,
@@ -153,42 +162,87 @@ fn arm_vendor(code: &str) -> Option<&'static str> {
 #[must_use]
 pub fn read(sys: &Sys, architecture: &str) -> Cpu {
     let info = cpuinfo(sys);
-    let isolated = sys.text("sys/devices/system/cpu/isolated").map(|t| number_list(&t)).unwrap_or_default();
+    let isolated = sys
+        .text("sys/devices/system/cpu/isolated")
+        .map(|t| number_list(&t))
+        .unwrap_or_default();
     let mut nodes = BTreeMap::new();
     for node in sys.list("sys/devices/system/node") {
-        let Some(number) = node.strip_prefix("node").and_then(|n| n.parse::<u64>().ok()) else { continue };
-        let cpus = sys.text(format!("sys/devices/system/node/{node}/cpulist")).map(|t| number_list(&t)).unwrap_or_default();
+        let Some(number) = node
+            .strip_prefix("node")
+            .and_then(|n| n.parse::<u64>().ok())
+        else {
+            continue;
+        };
+        let cpus = sys
+            .text(format!("sys/devices/system/node/{node}/cpulist"))
+            .map(|t| number_list(&t))
+            .unwrap_or_default();
         nodes.extend(cpus.into_iter().map(|c| (c, number)));
     }
     let mut sockets: BTreeMap<u64, Socket> = BTreeMap::new();
     let mut total = 0;
     for name in sys.list("sys/devices/system/cpu") {
-        let Some(id) = name.strip_prefix("cpu").and_then(|n| n.parse::<u64>().ok()) else { continue };
+        let Some(id) = name.strip_prefix("cpu").and_then(|n| n.parse::<u64>().ok()) else {
+            continue;
+        };
         let dir = format!("sys/devices/system/cpu/{name}");
-        let topology = |file: &str| sys.number(format!("{dir}/topology/{file}")).and_then(|n| u64::try_from(n).ok());
+        let topology = |file: &str| {
+            sys.number(format!("{dir}/topology/{file}"))
+                .and_then(|n| u64::try_from(n).ok())
+        };
         // Offline threads have no topology; they belong to no core that could be named.
-        let Some(core_id) = topology("core_id") else { continue };
+        let Some(core_id) = topology("core_id") else {
+            continue;
+        };
         let fields = info.get(&id).or_else(|| info.values().next());
         let field = |key: &str| fields.and_then(|f| f.get(key)).cloned();
-        let mhz = |file: &str| sys.number(format!("{dir}/cpufreq/{file}")).and_then(|n| u64::try_from(n).ok()).map(|k| k / 1000);
-        let now = mhz("scaling_cur_freq").or_else(|| field("cpu MHz")?.split('.').next()?.parse().ok()).unwrap_or(0);
-        let socket = sockets.entry(topology("physical_package_id").unwrap_or(0)).or_insert_with_key(|n| Socket {
-            name: field("model name").or_else(|| field("cpu")).or_else(|| field("Processor")).unwrap_or_default(),
-            vendor: field("vendor_id").or_else(|| arm_vendor(&field("CPU implementer")?).map(str::to_owned)).unwrap_or_default(),
-            socket: *n,
-            flags: field("flags").or_else(|| field("Features")).map(|f| f.split(' ').map(str::to_owned).collect()).unwrap_or_default(),
-            ..Socket::default()
-        });
+        let mhz = |file: &str| {
+            sys.number(format!("{dir}/cpufreq/{file}"))
+                .and_then(|n| u64::try_from(n).ok())
+                .map(|k| k / 1000)
+        };
+        let now = mhz("scaling_cur_freq")
+            .or_else(|| field("cpu MHz")?.split('.').next()?.parse().ok())
+            .unwrap_or(0);
+        let socket = sockets
+            .entry(topology("physical_package_id").unwrap_or(0))
+            .or_insert_with_key(|n| Socket {
+                name: field("model name")
+                    .or_else(|| field("cpu"))
+                    .or_else(|| field("Processor"))
+                    .unwrap_or_default(),
+                vendor: field("vendor_id")
+                    .or_else(|| arm_vendor(&field("CPU implementer")?).map(str::to_owned))
+                    .unwrap_or_default(),
+                socket: *n,
+                flags: field("flags")
+                    .or_else(|| field("Features"))
+                    .map(|f| f.split(' ').map(str::to_owned).collect())
+                    .unwrap_or_default(),
+                ..Socket::default()
+            });
         socket.frequency_minimum = mhz("cpuinfo_min_freq").unwrap_or(socket.frequency_minimum);
-        socket.frequency_turbo = mhz("cpuinfo_max_freq").unwrap_or(0).max(socket.frequency_turbo);
+        socket.frequency_turbo = mhz("cpuinfo_max_freq")
+            .unwrap_or(0)
+            .max(socket.frequency_turbo);
         if socket.cache.is_empty() {
             socket.cache = caches(sys, &dir);
         }
         let die = topology("die_id").unwrap_or(0);
-        let core = match socket.cores.iter().position(|c| c.core == core_id && c.die == die) {
+        let core = match socket
+            .cores
+            .iter()
+            .position(|c| c.core == core_id && c.die == die)
+        {
             Some(at) => &mut socket.cores[at],
             None => {
-                socket.cores.push(Core { core: core_id, die, threads: Vec::new(), frequency: now });
+                socket.cores.push(Core {
+                    core: core_id,
+                    die,
+                    threads: Vec::new(),
+                    frequency: now,
+                });
                 socket.cores.last_mut().expect("one was pushed")
             }
         };
@@ -203,10 +257,19 @@ pub fn read(sys: &Sys, architecture: &str) -> Cpu {
         total += 1;
     }
     for socket in sockets.values_mut() {
-        let known: Vec<u64> = socket.cores.iter().map(|c| c.frequency).filter(|f| *f > 0).collect();
+        let known: Vec<u64> = socket
+            .cores
+            .iter()
+            .map(|c| c.frequency)
+            .filter(|f| *f > 0)
+            .collect();
         socket.frequency = known.iter().sum::<u64>() / (known.len() as u64).max(1);
     }
-    Cpu { architecture: architecture.to_owned(), sockets: sockets.into_values().collect(), total }
+    Cpu {
+        architecture: architecture.to_owned(),
+        sockets: sockets.into_values().collect(),
+        total,
+    }
 }
 
 fn caches(sys: &Sys, cpu: &str) -> Vec<Cache> {

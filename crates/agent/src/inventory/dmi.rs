@@ -39,13 +39,17 @@ impl Structure {
     /// The little-endian word at an offset.
     #[must_use]
     pub fn word(&self, offset: usize) -> Option<u16> {
-        Some(u16::from_le_bytes(self.data.get(offset..offset + 2)?.try_into().ok()?))
+        Some(u16::from_le_bytes(
+            self.data.get(offset..offset + 2)?.try_into().ok()?,
+        ))
     }
 
     /// The little-endian double word at an offset.
     #[must_use]
     pub fn dword(&self, offset: usize) -> Option<u32> {
-        Some(u32::from_le_bytes(self.data.get(offset..offset + 4)?.try_into().ok()?))
+        Some(u32::from_le_bytes(
+            self.data.get(offset..offset + 4)?.try_into().ok()?,
+        ))
     }
 
     /// The string whose number is at an offset; none for number 0, a missing string, or white space.
@@ -63,7 +67,9 @@ pub fn parse(table: &[u8]) -> Vec<Structure> {
     let mut out = Vec::new();
     let mut rest = table;
     while out.len() < STRUCTURES_MAX {
-        let [kind, length, low, high, ..] = *rest else { break };
+        let [kind, length, low, high, ..] = *rest else {
+            break;
+        };
         let length = usize::from(length);
         if length < 4 || length > rest.len() {
             break;
@@ -73,7 +79,9 @@ pub fn parse(table: &[u8]) -> Vec<Structure> {
         let mut at = 0;
         // A structure without strings has two zero bytes here.
         loop {
-            let Some(end) = tail[at..].iter().position(|b| *b == 0) else { return out };
+            let Some(end) = tail[at..].iter().position(|b| *b == 0) else {
+                return out;
+            };
             if end == 0 {
                 at += if strings.is_empty() && at == 0 { 2 } else { 1 };
                 break;
@@ -84,7 +92,12 @@ pub fn parse(table: &[u8]) -> Vec<Structure> {
                 return out;
             }
         }
-        out.push(Structure { kind, handle: u16::from_le_bytes([low, high]), data: data.to_vec(), strings });
+        out.push(Structure {
+            kind,
+            handle: u16::from_le_bytes([low, high]),
+            data: data.to_vec(),
+            strings,
+        });
         if kind == END_OF_TABLE || at > tail.len() {
             break;
         }
@@ -127,9 +140,18 @@ impl Dmi {
     /// Reads the tables below a root.
     #[must_use]
     pub fn read(sys: &Sys) -> Self {
-        let structures = sys.bytes("sys/firmware/dmi/tables/DMI").map(|t| parse(&t)).unwrap_or_default();
-        let version = sys.bytes("sys/firmware/dmi/tables/smbios_entry_point").and_then(|e| entry_version(&e)).unwrap_or((2, 6));
-        Self { structures, version }
+        let structures = sys
+            .bytes("sys/firmware/dmi/tables/DMI")
+            .map(|t| parse(&t))
+            .unwrap_or_default();
+        let version = sys
+            .bytes("sys/firmware/dmi/tables/smbios_entry_point")
+            .and_then(|e| entry_version(&e))
+            .unwrap_or((2, 6));
+        Self {
+            structures,
+            version,
+        }
     }
 
     /// The first structure of a type.
@@ -157,19 +179,34 @@ impl Dmi {
             bytes[6..8].reverse();
         }
         let hex = hex::encode(bytes);
-        Some(format!("{}-{}-{}-{}-{}", &hex[0..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32]))
+        Some(format!(
+            "{}-{}-{}-{}-{}",
+            &hex[0..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..32]
+        ))
     }
 
     /// The memory slots.
     #[must_use]
     pub fn memory(&self) -> Vec<MemoryDevice> {
-        self.structures.iter().filter(|s| s.kind == 17).map(memory_device).collect()
+        self.structures
+            .iter()
+            .filter(|s| s.kind == 17)
+            .map(memory_device)
+            .collect()
     }
 
     /// Bytes of memory in all slots; none when no slot says anything.
     #[must_use]
     pub fn memory_size(&self) -> Option<u64> {
-        let total: u64 = self.memory().iter().map(|m| m.size).fold(0, u64::saturating_add);
+        let total: u64 = self
+            .memory()
+            .iter()
+            .map(|m| m.size)
+            .fold(0, u64::saturating_add);
         (total > 0).then_some(total)
     }
 }
@@ -211,7 +248,11 @@ fn memory_device(s: &Structure) -> MemoryDevice {
         Some(0x23) => "LPDDR5",
         _ => "memory",
     };
-    let text = |offset| s.string(offset).filter(|t| !matches!(*t, "Not Specified" | "Unknown" | "NO DIMM")).map(str::to_owned);
+    let text = |offset| {
+        s.string(offset)
+            .filter(|t| !matches!(*t, "Not Specified" | "Unknown" | "NO DIMM"))
+            .map(str::to_owned)
+    };
     MemoryDevice {
         handle: s.handle,
         size,
@@ -273,12 +314,27 @@ mod tests {
     #[test]
     fn the_uuid_is_in_the_order_of_its_version() {
         let mut body = vec![0u8; 23];
-        body[4..20].copy_from_slice(&[0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]);
+        body[4..20].copy_from_slice(&[
+            0x33, 0x22, 0x11, 0x00, 0x55, 0x44, 0x77, 0x66, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd,
+            0xee, 0xff,
+        ]);
         let structures = parse(&structure(1, 1, &body, &["x"]));
-        let new = Dmi { structures: structures.clone(), version: (2, 8) };
-        assert_eq!(new.uuid().as_deref(), Some("00112233-4455-6677-8899-aabbccddeeff"));
-        let old = Dmi { structures, version: (2, 4) };
-        assert_eq!(old.uuid().as_deref(), Some("33221100-5544-7766-8899-aabbccddeeff"));
+        let new = Dmi {
+            structures: structures.clone(),
+            version: (2, 8),
+        };
+        assert_eq!(
+            new.uuid().as_deref(),
+            Some("00112233-4455-6677-8899-aabbccddeeff")
+        );
+        let old = Dmi {
+            structures,
+            version: (2, 4),
+        };
+        assert_eq!(
+            old.uuid().as_deref(),
+            Some("33221100-5544-7766-8899-aabbccddeeff")
+        );
     }
 
     proptest! {

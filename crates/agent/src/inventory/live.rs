@@ -87,13 +87,19 @@ mod addresses {
                 continue;
             }
             // SAFETY: `ifa_name` is a NUL-terminated text owned by the list.
-            let interface = unsafe { CStr::from_ptr(entry.ifa_name) }.to_string_lossy().into_owned();
+            let interface = unsafe { CStr::from_ptr(entry.ifa_name) }
+                .to_string_lossy()
+                .into_owned();
             if let (Some(address), Some(mask)) = (ip(entry.ifa_addr), ip(entry.ifa_netmask)) {
                 let prefix = match mask {
                     IpAddr::V4(m) => m.to_bits().count_ones(),
                     IpAddr::V6(m) => m.to_bits().count_ones(),
                 };
-                out.push(InterfaceAddress { interface, address, prefix: u8::try_from(prefix).unwrap_or(128) });
+                out.push(InterfaceAddress {
+                    interface,
+                    address,
+                    prefix: u8::try_from(prefix).unwrap_or(128),
+                });
             }
         }
         // SAFETY: `head` came from getifaddrs and no reference into the list is left.
@@ -110,7 +116,9 @@ mod addresses {
             libc::AF_INET => {
                 // SAFETY: an AF_INET address is a sockaddr_in; read unaligned to ask nothing of the allocator.
                 let v4 = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
-                Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(v4.sin_addr.s_addr))))
+                Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(
+                    v4.sin_addr.s_addr,
+                ))))
             }
             libc::AF_INET6 => {
                 // SAFETY: an AF_INET6 address is a sockaddr_in6.
@@ -131,7 +139,11 @@ mod tests {
         let live = Live::now();
         assert_eq!(live.kernel, "Linux");
         assert!(live.addresses.iter().all(|a| a.prefix <= 128));
-        assert!(live.addresses.iter().any(|a| a.address.is_loopback()), "{:?}", live.addresses);
+        assert!(
+            live.addresses.iter().any(|a| a.address.is_loopback()),
+            "{:?}",
+            live.addresses
+        );
     }
 
     #[test]

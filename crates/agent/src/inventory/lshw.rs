@@ -52,10 +52,26 @@ fn escape(text: &str) -> String {
 impl Node {
     fn write(&self, out: &mut String, id: &str, depth: usize) {
         let pad = " ".repeat(depth);
-        let handle = self.handle.as_deref().map(|h| format!(" handle=\"{}\"", escape(h))).unwrap_or_default();
+        let handle = self
+            .handle
+            .as_deref()
+            .map(|h| format!(" handle=\"{}\"", escape(h)))
+            .unwrap_or_default();
         // A String takes every write: the results below are of no interest.
-        writeln!(out, "{pad}<node id=\"{}\" claimed=\"true\" class=\"{}\"{handle}>", escape(id), self.class).ok();
-        let texts = [("description", self.description), ("product", self.product.as_str()), ("vendor", &self.vendor), ("physid", &self.physid), ("businfo", &self.businfo)];
+        writeln!(
+            out,
+            "{pad}<node id=\"{}\" claimed=\"true\" class=\"{}\"{handle}>",
+            escape(id),
+            self.class
+        )
+        .ok();
+        let texts = [
+            ("description", self.description),
+            ("product", self.product.as_str()),
+            ("vendor", &self.vendor),
+            ("physid", &self.physid),
+            ("businfo", &self.businfo),
+        ];
         for (name, text) in texts {
             if !text.is_empty() {
                 writeln!(out, "{pad} <{name}>{}</{name}>", escape(text)).ok();
@@ -64,7 +80,11 @@ impl Node {
         for name in &self.logicalname {
             writeln!(out, "{pad} <logicalname>{}</logicalname>", escape(name)).ok();
         }
-        for (name, text) in [("version", &self.version), ("serial", &self.serial), ("slot", &self.slot)] {
+        for (name, text) in [
+            ("version", &self.version),
+            ("serial", &self.serial),
+            ("slot", &self.slot),
+        ] {
             if !text.is_empty() {
                 writeln!(out, "{pad} <{name}>{}</{name}>", escape(text)).ok();
             }
@@ -83,7 +103,12 @@ impl Node {
         if self.configuration.iter().any(|(_, v)| !v.is_empty()) {
             writeln!(out, "{pad} <configuration>").ok();
             for (key, value) in self.configuration.iter().filter(|(_, v)| !v.is_empty()) {
-                writeln!(out, "{pad}  <setting id=\"{key}\" value=\"{}\" />", escape(value)).ok();
+                writeln!(
+                    out,
+                    "{pad}  <setting id=\"{key}\" value=\"{}\" />",
+                    escape(value)
+                )
+                .ok();
             }
             writeln!(out, "{pad} </configuration>").ok();
         }
@@ -107,7 +132,11 @@ fn write_all(nodes: &[Node], out: &mut String, depth: usize) {
     let mut next: BTreeMap<&str, usize> = BTreeMap::new();
     for node in nodes {
         let n = next.entry(node.id).or_default();
-        let id = if count[node.id] > 1 { format!("{}:{n}", node.id) } else { node.id.to_owned() };
+        let id = if count[node.id] > 1 {
+            format!("{}:{n}", node.id)
+        } else {
+            node.id.to_owned()
+        };
         node.write(out, &id, depth);
         *n += 1;
     }
@@ -129,15 +158,30 @@ fn system(inventory: &Inventory) -> Node {
     Node {
         id: "host",
         class: "system",
-        handle: inventory.dmi.first(1).map(|d| format!("DMI:{:04X}", d.handle)),
+        handle: inventory
+            .dmi
+            .first(1)
+            .map(|d| format!("DMI:{:04X}", d.handle)),
         description: "Computer",
         product: s.product.clone(),
         vendor: s.vendor.clone(),
         version: s.version.clone(),
         serial: s.serial.clone(),
         width: Some(if wide { 64 } else { 32 }),
-        configuration: vec![("chassis", s.chassis.kind.to_lowercase()), ("family", s.family.clone()), ("sku", s.sku.clone()), ("uuid", s.uuid.clone())],
-        capabilities: if inventory.dmi.structures.is_empty() { Vec::new() } else { vec![format!("smbios-{}.{}", version.0, version.1), format!("dmi-{}.{}", version.0, version.1)] },
+        configuration: vec![
+            ("chassis", s.chassis.kind.to_lowercase()),
+            ("family", s.family.clone()),
+            ("sku", s.sku.clone()),
+            ("uuid", s.uuid.clone()),
+        ],
+        capabilities: if inventory.dmi.structures.is_empty() {
+            Vec::new()
+        } else {
+            vec![
+                format!("smbios-{}.{}", version.0, version.1),
+                format!("dmi-{}.{}", version.0, version.1),
+            ]
+        },
         children: vec![core(inventory)],
         ..Node::default()
     }
@@ -153,26 +197,49 @@ fn core(inventory: &Inventory) -> Node {
             class: "memory",
             description: "BIOS",
             vendor: s.firmware.vendor.clone(),
-            version: if s.firmware.date.is_empty() { s.firmware.version.clone() } else { format!("{} ({})", s.firmware.version, s.firmware.date) },
+            version: if s.firmware.date.is_empty() {
+                s.firmware.version.clone()
+            } else {
+                format!("{} ({})", s.firmware.version, s.firmware.date)
+            },
             physid: "0".to_owned(),
             ..Node::default()
         });
     }
-    children.extend(inventory.cpu.sockets.iter().map(|c| processor(inventory, c)));
+    children.extend(
+        inventory
+            .cpu
+            .sockets
+            .iter()
+            .map(|c| processor(inventory, c)),
+    );
     children.push(memory(inventory));
     children.push(Node {
         id: "pci",
         class: "bridge",
         description: "Host bridge",
         physid: "100".to_owned(),
-        children: inventory.pci.devices.iter().filter_map(|d| pci_device(inventory, d)).collect(),
+        children: inventory
+            .pci
+            .devices
+            .iter()
+            .filter_map(|d| pci_device(inventory, d))
+            .collect(),
         ..Node::default()
     });
     children.extend(usb(inventory));
     // Disks and ports whose controller is not on PCI.
-    let loose_disks = inventory.storage.disks.iter().filter(|d| d.usb_address.is_none() && !on_pci(inventory, d.pci_address.as_deref()));
+    let loose_disks = inventory
+        .storage
+        .disks
+        .iter()
+        .filter(|d| d.usb_address.is_none() && !on_pci(inventory, d.pci_address.as_deref()));
     children.extend(loose_disks.map(disk));
-    let loose_cards = inventory.network.cards.iter().filter(|c| c.usb_address.is_none() && !on_pci(inventory, c.pci_address.as_deref()));
+    let loose_cards = inventory
+        .network
+        .cards
+        .iter()
+        .filter(|c| c.usb_address.is_none() && !on_pci(inventory, c.pci_address.as_deref()));
     children.extend(loose_cards.flat_map(ports));
     Node {
         id: "core",
@@ -189,7 +256,13 @@ fn core(inventory: &Inventory) -> Node {
 }
 
 fn on_pci(inventory: &Inventory, address: Option<&str>) -> bool {
-    address.is_some_and(|a| inventory.pci.devices.iter().any(|d| d.pci_address == a && pci_class(d).is_some()))
+    address.is_some_and(|a| {
+        inventory
+            .pci
+            .devices
+            .iter()
+            .any(|d| d.pci_address == a && pci_class(d).is_some())
+    })
 }
 
 fn processor(inventory: &Inventory, socket: &super::cpu::Socket) -> Node {
@@ -224,7 +297,11 @@ fn processor(inventory: &Inventory, socket: &super::cpu::Socket) -> Node {
         size: hz(socket.frequency),
         capacity: hz(socket.frequency_turbo),
         width: Some(if wide { 64 } else { 32 }),
-        configuration: vec![("cores", socket.cores.len().to_string()), ("enabledcores", socket.cores.len().to_string()), ("threads", threads.to_string())],
+        configuration: vec![
+            ("cores", socket.cores.len().to_string()),
+            ("enabledcores", socket.cores.len().to_string()),
+            ("threads", threads.to_string()),
+        ],
         capabilities,
         children: caches.collect(),
         ..Node::default()
@@ -243,7 +320,10 @@ fn memory(inventory: &Inventory) -> Node {
         slot: m.slot,
         size: (m.size > 0).then_some(("bytes", m.size)),
         // Two transfers per cycle.
-        clock: m.speed.filter(|_| m.size > 0).map(|s| ("Hz", u64::from(s) * 1_000_000)),
+        clock: m
+            .speed
+            .filter(|_| m.size > 0)
+            .map(|s| ("Hz", u64::from(s) * 1_000_000)),
         ..Node::default()
     });
     Node {
@@ -288,14 +368,37 @@ fn pci_device(inventory: &Inventory, device: &pci::Device) -> Option<Node> {
         id,
         class,
         description,
-        product: if device.product.is_empty() { format!("[{}:{}]", device.vendor_id, device.product_id) } else { device.product.clone() },
-        vendor: if device.vendor.is_empty() { format!("[{}]", device.vendor_id) } else { device.vendor.clone() },
+        product: if device.product.is_empty() {
+            format!("[{}:{}]", device.vendor_id, device.product_id)
+        } else {
+            device.product.clone()
+        },
+        vendor: if device.vendor.is_empty() {
+            format!("[{}]", device.vendor_id)
+        } else {
+            device.vendor.clone()
+        },
         businfo: format!("pci@{}", device.pci_address),
-        configuration: vec![("driver", device.driver.clone()), ("numa_node", device.numa_node.to_string())],
-        children: inventory.storage.disks.iter().filter(|d| here(&d.pci_address)).map(disk).collect(),
+        configuration: vec![
+            ("driver", device.driver.clone()),
+            ("numa_node", device.numa_node.to_string()),
+        ],
+        children: inventory
+            .storage
+            .disks
+            .iter()
+            .filter(|d| here(&d.pci_address))
+            .map(disk)
+            .collect(),
         ..Node::default()
     };
-    let mut ports: Vec<Node> = inventory.network.cards.iter().filter(|c| here(&c.pci_address)).flat_map(ports).collect();
+    let mut ports: Vec<Node> = inventory
+        .network
+        .cards
+        .iter()
+        .filter(|c| here(&c.pci_address))
+        .flat_map(ports)
+        .collect();
     if class == "network" && ports.len() == 1 {
         // One port is the device itself.
         let port = ports.remove(0);
@@ -303,7 +406,11 @@ fn pci_device(inventory: &Inventory, device: &pci::Device) -> Option<Node> {
         node.serial = port.serial;
         node.size = port.size;
         node.capabilities = port.capabilities;
-        node.configuration.extend(port.configuration.into_iter().filter(|(k, _)| *k != "driver"));
+        node.configuration.extend(
+            port.configuration
+                .into_iter()
+                .filter(|(k, _)| *k != "driver"),
+        );
     }
     node.children.extend(ports);
     Some(node)
@@ -323,7 +430,10 @@ fn ports(card: &super::network::Card) -> impl Iterator<Item = Node> + '_ {
             ("driver", card.driver.clone()),
             ("driverversion", card.driver_version.clone()),
             ("duplex", p.link_duplex.clone().unwrap_or_default()),
-            ("link", if p.link_detected { "yes" } else { "no" }.to_owned()),
+            (
+                "link",
+                if p.link_detected { "yes" } else { "no" }.to_owned(),
+            ),
         ],
         capabilities: vec![p.protocol.clone(), "physical".to_owned()],
         ..Node::default()
@@ -348,7 +458,10 @@ fn disk(d: &super::storage::Disk) -> Node {
         version: d.firmware_version.clone(),
         serial: d.serial.clone(),
         size: Some(("bytes", d.size)),
-        configuration: vec![("logicalsectorsize", d.block_size.to_string()), ("wwid", d.wwn.clone())],
+        configuration: vec![
+            ("logicalsectorsize", d.block_size.to_string()),
+            ("wwid", d.wwn.clone()),
+        ],
         capabilities,
         children: d
             .partitions
@@ -377,8 +490,18 @@ fn usb(inventory: &Inventory) -> impl Iterator<Item = Node> + '_ {
             0x08 => ("usb", "storage", "USB mass storage device"),
             _ => ("usb", "generic", "USB device"),
         };
-        let disks = inventory.storage.disks.iter().filter(|s| s.usb_address.as_deref() == Some(here.as_str())).map(disk);
-        let cards = inventory.network.cards.iter().filter(|c| c.usb_address.as_deref() == Some(here.as_str())).flat_map(ports);
+        let disks = inventory
+            .storage
+            .disks
+            .iter()
+            .filter(|s| s.usb_address.as_deref() == Some(here.as_str()))
+            .map(disk);
+        let cards = inventory
+            .network
+            .cards
+            .iter()
+            .filter(|c| c.usb_address.as_deref() == Some(here.as_str()))
+            .flat_map(ports);
         Node {
             id,
             class,

@@ -49,11 +49,21 @@ impl MemInfo {
             text.lines()
                 .filter_map(|l| {
                     // A node's lines begin with `Node 0 `.
-                    let l = l.strip_prefix("Node ").and_then(|r| r.split_once(' ')).map_or(l, |(_, r)| r);
+                    let l = l
+                        .strip_prefix("Node ")
+                        .and_then(|r| r.split_once(' '))
+                        .map_or(l, |(_, r)| r);
                     let (key, value) = l.split_once(':')?;
                     let mut words = value.split_whitespace();
                     let number: u64 = words.next()?.parse().ok()?;
-                    Some((key.trim().to_owned(), if words.next() == Some("kB") { number.saturating_mul(1024) } else { number }))
+                    Some((
+                        key.trim().to_owned(),
+                        if words.next() == Some("kB") {
+                            number.saturating_mul(1024)
+                        } else {
+                            number
+                        },
+                    ))
                 })
                 .collect(),
         )
@@ -65,7 +75,10 @@ impl MemInfo {
 
     fn used(&self) -> u64 {
         self.get("MemUsed").unwrap_or_else(|| {
-            let free = self.get("MemAvailable").or_else(|| self.get("MemFree")).unwrap_or(0);
+            let free = self
+                .get("MemAvailable")
+                .or_else(|| self.get("MemFree"))
+                .unwrap_or(0);
             self.get("MemTotal").unwrap_or(0).saturating_sub(free)
         })
     }
@@ -81,8 +94,14 @@ fn blocks(sys: &Sys, dir: &str) -> Option<u64> {
     let online = sys
         .list(dir)
         .into_iter()
-        .filter(|n| n.strip_prefix("memory").is_some_and(|r| !r.is_empty() && r.bytes().all(|b| b.is_ascii_digit())))
-        .filter(|n| sys.text(format!("sys/devices/system/memory/{n}/state")).is_none_or(|s| s == "online"))
+        .filter(|n| {
+            n.strip_prefix("memory")
+                .is_some_and(|r| !r.is_empty() && r.bytes().all(|b| b.is_ascii_digit()))
+        })
+        .filter(|n| {
+            sys.text(format!("sys/devices/system/memory/{n}/state"))
+                .is_none_or(|s| s == "online")
+        })
         .count() as u64;
     (online > 0).then(|| size.saturating_mul(online))
 }
@@ -94,12 +113,20 @@ pub fn read(sys: &Sys, dmi: &Dmi) -> Memory {
     let usable = info.get("MemTotal").unwrap_or(0);
     // What the firmware says is exact, unless it is nonsense: less than the kernel has, or far more.
     let sane = |n: &u64| *n >= usable && *n <= usable.saturating_mul(2).max(usable + 512 * MIB);
-    let total = round(dmi.memory_size().filter(sane).or_else(|| blocks(sys, "sys/devices/system/memory")).unwrap_or(usable));
+    let total = round(
+        dmi.memory_size()
+            .filter(sane)
+            .or_else(|| blocks(sys, "sys/devices/system/memory"))
+            .unwrap_or(usable),
+    );
     let page = info.get("Hugepagesize").unwrap_or(0);
     let huge = |info: &MemInfo| {
         let total = info.get("HugePages_Total").unwrap_or(0);
         let free = info.get("HugePages_Free").unwrap_or(0);
-        (total.saturating_mul(page), total.saturating_sub(free).saturating_mul(page))
+        (
+            total.saturating_mul(page),
+            total.saturating_sub(free).saturating_mul(page),
+        )
     };
     let (hugepages_total, hugepages_used) = huge(&info);
     let numbers: Vec<u64> = sys
@@ -113,15 +140,38 @@ pub fn read(sys: &Sys, dmi: &Dmi) -> Memory {
             let dir = format!("sys/devices/system/node/node{n}");
             let info = MemInfo::parse(&sys.text(format!("{dir}/meminfo")).unwrap_or_default());
             let (hugepages_total, hugepages_used) = huge(&info);
-            let total = round(blocks(sys, &dir).or_else(|| info.get("MemTotal")).unwrap_or(0));
-            Node { numa_node: *n, hugepages_used, hugepages_total, used: info.used(), total }
+            let total = round(
+                blocks(sys, &dir)
+                    .or_else(|| info.get("MemTotal"))
+                    .unwrap_or(0),
+            );
+            Node {
+                numa_node: *n,
+                hugepages_used,
+                hugepages_total,
+                used: info.used(),
+                total,
+            }
         })
         .collect();
     match nodes.as_mut_slice() {
-        [] => nodes.push(Node { numa_node: 0, hugepages_used, hugepages_total, used: info.used(), total }),
+        [] => nodes.push(Node {
+            numa_node: 0,
+            hugepages_used,
+            hugepages_total,
+            used: info.used(),
+            total,
+        }),
         // One node has it all; the kernel's count of it lacks what the kernel itself took.
         [only] => only.total = total,
         _ => {}
     }
-    Memory { nodes, hugepages_total, hugepages_used, hugepages_size: page, used: info.used(), total }
+    Memory {
+        nodes,
+        hugepages_total,
+        hugepages_used,
+        hugepages_size: page,
+        used: info.used(),
+        total,
+    }
 }

@@ -46,7 +46,10 @@ impl Ids {
     /// Reads `file` from where distributions put it; empty when it is not there.
     #[must_use]
     pub fn read(sys: &Sys, file: &str) -> Self {
-        DIRS.iter().find_map(|d| sys.text(format!("{d}/{file}"))).map(|t| Self::parse(&t)).unwrap_or_default()
+        DIRS.iter()
+            .find_map(|d| sys.text(format!("{d}/{file}")))
+            .map(|t| Self::parse(&t))
+            .unwrap_or_default()
     }
 
     /// Name of a vendor.
@@ -68,7 +71,9 @@ mod tests {
 
     #[test]
     fn vendors_and_products_are_found() {
-        let ids = Ids::parse("# comment\n1af4  Red Hat, Inc.\n\t1000  Virtio network device\n\t\t1af4 0001  sub\n8086  Intel Corporation\n\t10d3  82574L\nC 00  Unclassified\n\t00  odd\n");
+        let ids = Ids::parse(
+            "# comment\n1af4  Red Hat, Inc.\n\t1000  Virtio network device\n\t\t1af4 0001  sub\n8086  Intel Corporation\n\t10d3  82574L\nC 00  Unclassified\n\t00  odd\n",
+        );
         assert_eq!(ids.vendor(0x1af4), Some("Red Hat, Inc."));
         assert_eq!(ids.product(0x8086, 0x10d3), Some("82574L"));
         assert_eq!(ids.product(0x8086, 0x1000), None);

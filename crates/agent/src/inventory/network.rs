@@ -111,30 +111,50 @@ pub struct Port {
 /// The permanent hardware address where the running one may be a bond's.
 fn hardware_address(sys: &Sys, name: &str) -> Option<String> {
     let dir = format!("sys/class/net/{name}");
-    sys.text(format!("{dir}/bonding_slave/perm_hwaddr")).or_else(|| sys.text(format!("{dir}/address"))).map(|a| a.to_lowercase())
+    sys.text(format!("{dir}/bonding_slave/perm_hwaddr"))
+        .or_else(|| sys.text(format!("{dir}/address")))
+        .map(|a| a.to_lowercase())
 }
 
 fn is_physical(sys: &Sys, name: &str) -> bool {
     let dir = format!("sys/class/net/{name}");
-    sys.exists(format!("{dir}/device")) && matches!(sys.number(format!("{dir}/type")), Some(ETHERNET | INFINIBAND))
+    sys.exists(format!("{dir}/device"))
+        && matches!(
+            sys.number(format!("{dir}/type")),
+            Some(ETHERNET | INFINIBAND)
+        )
 }
 
 /// The interfaces with hardware behind them, and their addresses.
 #[must_use]
 pub fn physical(sys: &Sys) -> Vec<(String, String)> {
-    let names = sys.list("sys/class/net").into_iter().filter(|n| is_physical(sys, n));
-    names.filter_map(|n| hardware_address(sys, &n).map(|a| (n, a))).filter(|(_, a)| a.len() == 17 && a != "00:00:00:00:00:00").collect()
+    let names = sys
+        .list("sys/class/net")
+        .into_iter()
+        .filter(|n| is_physical(sys, n));
+    names
+        .filter_map(|n| hardware_address(sys, &n).map(|a| (n, a)))
+        .filter(|(_, a)| a.len() == 17 && a != "00:00:00:00:00:00")
+        .collect()
 }
 
 /// Addresses for enlistment: the one that booted first, then the others; [`SHARED_MAC`] left out.
 #[must_use]
 pub fn enlist_addresses(sys: &Sys) -> Vec<String> {
-    let boot = sys.kernel_options().iter().find_map(|o| o.strip_prefix("BOOTIF=")).map(|b| {
-        let dashed = b.to_lowercase();
-        // The first of seven bytes is the hardware type: PXELINUX's IPAPPEND 2.
-        let dashed = if dashed.len() == 20 { dashed[3..].to_owned() } else { dashed };
-        dashed.replace('-', ":")
-    });
+    let boot = sys
+        .kernel_options()
+        .iter()
+        .find_map(|o| o.strip_prefix("BOOTIF="))
+        .map(|b| {
+            let dashed = b.to_lowercase();
+            // The first of seven bytes is the hardware type: PXELINUX's IPAPPEND 2.
+            let dashed = if dashed.len() == 20 {
+                dashed[3..].to_owned()
+            } else {
+                dashed
+            };
+            dashed.replace('-', ":")
+        });
     let mut out: Vec<String> = Vec::new();
     for (_, address) in physical(sys) {
         if address != SHARED_MAC && !out.contains(&address) {
@@ -149,25 +169,66 @@ pub fn enlist_addresses(sys: &Sys) -> Vec<String> {
 #[must_use]
 pub fn read(sys: &Sys, ids: &Ids, usb: &usb::Usb, kernel_version: &str) -> Network {
     let mut cards: BTreeMap<String, Card> = BTreeMap::new();
-    for name in sys.list("sys/class/net").into_iter().filter(|n| is_physical(sys, n)) {
+    for name in sys
+        .list("sys/class/net")
+        .into_iter()
+        .filter(|n| is_physical(sys, n))
+    {
         let dir = format!("sys/class/net/{name}");
-        let Some(device) = sys.resolve(format!("{dir}/device")) else { continue };
-        let usb_address = device.ancestors().find_map(|a| Some((sys.number(a.join("busnum"))?, sys.number(a.join("devnum"))?)));
+        let Some(device) = sys.resolve(format!("{dir}/device")) else {
+            continue;
+        };
+        let usb_address = device
+            .ancestors()
+            .find_map(|a| Some((sys.number(a.join("busnum"))?, sys.number(a.join("devnum"))?)));
         let pci = pci_address(&device);
-        let place = usb_address.map(|(b, d)| format!("usb {b}:{d}")).or_else(|| pci.clone()).unwrap_or_else(|| device.to_string_lossy().into_owned());
-        let card = cards.entry(place).or_insert_with(|| card(sys, ids, usb, &device.to_string_lossy(), pci, usb_address, kernel_version));
+        let place = usb_address
+            .map(|(b, d)| format!("usb {b}:{d}"))
+            .or_else(|| pci.clone())
+            .unwrap_or_else(|| device.to_string_lossy().into_owned());
+        let card = cards.entry(place).or_insert_with(|| {
+            card(
+                sys,
+                ids,
+                usb,
+                &device.to_string_lossy(),
+                pci,
+                usb_address,
+                kernel_version,
+            )
+        });
         card.ports.push(port(sys, &name));
     }
     let cards: Vec<Card> = cards.into_values().collect();
-    Network { total: cards.len() as u64, cards }
+    Network {
+        total: cards.len() as u64,
+        cards,
+    }
 }
 
-fn card(sys: &Sys, ids: &Ids, usb: &usb::Usb, device: &str, pci: Option<String>, usb_address: Option<(i64, i64)>, kernel_version: &str) -> Card {
+fn card(
+    sys: &Sys,
+    ids: &Ids,
+    usb: &usb::Usb,
+    device: &str,
+    pci: Option<String>,
+    usb_address: Option<(i64, i64)>,
+    kernel_version: &str,
+) -> Card {
     let (driver, driver_version) = pci::driver(sys, device, kernel_version);
-    let mut card = Card { driver, driver_version, numa_node: numa_node(sys, std::path::Path::new(device)), ..Card::default() };
+    let mut card = Card {
+        driver,
+        driver_version,
+        numa_node: numa_node(sys, std::path::Path::new(device)),
+        ..Card::default()
+    };
     if let Some((bus, number)) = usb_address {
         card.usb_address = Some(format!("{bus}:{number}"));
-        if let Some(d) = usb.devices.iter().find(|d| d.bus_address as i64 == bus && d.device_address as i64 == number) {
+        if let Some(d) = usb
+            .devices
+            .iter()
+            .find(|d| d.bus_address as i64 == bus && d.device_address as i64 == number)
+        {
             (card.vendor, card.vendor_id) = (d.vendor.clone(), d.vendor_id.clone());
             (card.product, card.product_id) = (d.product.clone(), d.product_id.clone());
         }
@@ -176,9 +237,16 @@ fn card(sys: &Sys, ids: &Ids, usb: &usb::Usb, device: &str, pci: Option<String>,
             (card.vendor, card.vendor_id) = (d.vendor, d.vendor_id);
             (card.product, card.product_id) = (d.product, d.product_id);
         }
-        let count = |file: &str| sys.number(format!("sys/bus/pci/devices/{address}/{file}")).and_then(|n| u64::try_from(n).ok());
+        let count = |file: &str| {
+            sys.number(format!("sys/bus/pci/devices/{address}/{file}"))
+                .and_then(|n| u64::try_from(n).ok())
+        };
         if let Some(maximum_vfs) = count("sriov_totalvfs").filter(|n| *n > 0) {
-            card.sriov = Some(SrIov { current_vfs: count("sriov_numvfs").unwrap_or(0), maximum_vfs, vfs: Vec::new() });
+            card.sriov = Some(SrIov {
+                current_vfs: count("sriov_numvfs").unwrap_or(0),
+                maximum_vfs,
+                vfs: Vec::new(),
+            });
         }
         card.pci_address = Some(address);
     }
@@ -187,18 +255,30 @@ fn card(sys: &Sys, ids: &Ids, usb: &usb::Usb, device: &str, pci: Option<String>,
 
 fn port(sys: &Sys, name: &str) -> Port {
     let dir = format!("sys/class/net/{name}");
-    let number = |file: &str| sys.number(format!("{dir}/{file}")).and_then(|n| u64::try_from(n).ok());
+    let number = |file: &str| {
+        sys.number(format!("{dir}/{file}"))
+            .and_then(|n| u64::try_from(n).ok())
+    };
     let link = number("carrier") == Some(1);
     Port {
         id: name.to_owned(),
         address: hardware_address(sys, name).unwrap_or_default(),
         port: number("dev_port").unwrap_or(0),
-        protocol: if sys.number(format!("{dir}/type")) == Some(INFINIBAND) { "infiniband" } else { "ethernet" }.to_owned(),
+        protocol: if sys.number(format!("{dir}/type")) == Some(INFINIBAND) {
+            "infiniband"
+        } else {
+            "ethernet"
+        }
+        .to_owned(),
         auto_negotiation: link,
         link_detected: link,
         // Virtual cards tell -1 for "unknown", which is not a u64.
         link_speed: if link { number("speed") } else { None },
-        link_duplex: if link { sys.text(format!("{dir}/duplex")).filter(|d| d != "unknown") } else { None },
+        link_duplex: if link {
+            sys.text(format!("{dir}/duplex")).filter(|d| d != "unknown")
+        } else {
+            None
+        },
         mtu: number("mtu").unwrap_or(0),
     }
 }
@@ -233,7 +313,9 @@ pub fn states(sys: &Sys, addresses: &[InterfaceAddress]) -> Map<String, Value> {
     for name in sys.list("sys/class/net") {
         let dir = format!("sys/class/net/{name}");
         // Files such as bonding_masters are no interfaces.
-        let Some(kind) = sys.number(format!("{dir}/type")) else { continue };
+        let Some(kind) = sys.number(format!("{dir}/type")) else {
+            continue;
+        };
         let counter = |file: &str| sys.number(format!("{dir}/statistics/{file}")).unwrap_or(0);
         let own: Vec<Value> = addresses
             .iter()
@@ -243,7 +325,9 @@ pub fn states(sys: &Sys, addresses: &[InterfaceAddress]) -> Map<String, Value> {
                 json!({"family": family, "address": a.address.to_string(), "netmask": a.prefix.to_string(), "scope": scope(&a.address)})
             })
             .collect();
-        let vlan = vlans.get(&name).map(|(id, lower)| json!({"lower_device": lower, "vid": id}));
+        let vlan = vlans
+            .get(&name)
+            .map(|(id, lower)| json!({"lower_device": lower, "vid": id}));
         out.insert(
             name.clone(),
             json!({
@@ -272,7 +356,11 @@ fn bond(sys: &Sys, dir: &str) -> Value {
         return Value::Null;
     }
     // The kernel writes `balance-rr 0`: word and number.
-    let word = |file: &str| sys.text(format!("{dir}/bonding/{file}")).and_then(|t| t.split_whitespace().next().map(str::to_owned)).unwrap_or_default();
+    let word = |file: &str| {
+        sys.text(format!("{dir}/bonding/{file}"))
+            .and_then(|t| t.split_whitespace().next().map(str::to_owned))
+            .unwrap_or_default()
+    };
     let number = |file: &str| sys.number(format!("{dir}/bonding/{file}")).unwrap_or(0);
     json!({
         "mode": word("mode"), "transmit_policy": word("xmit_hash_policy"), "up_delay": number("updelay"), "down_delay": number("downdelay"),

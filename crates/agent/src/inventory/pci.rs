@@ -64,7 +64,9 @@ pub fn driver(sys: &Sys, device: &str, kernel_version: &str) -> (String, String)
     match sys.link_name(format!("{device}/driver")) {
         None => (String::new(), String::new()),
         Some(name) => {
-            let version = sys.text(format!("sys/module/{name}/version")).or_else(|| sys.text(format!("{device}/driver/module/version")));
+            let version = sys
+                .text(format!("sys/module/{name}/version"))
+                .or_else(|| sys.text(format!("{device}/driver/module/version")));
             (name, version.unwrap_or_else(|| kernel_version.to_owned()))
         }
     }
@@ -78,7 +80,12 @@ pub fn device(sys: &Sys, address: &str, ids: &Ids, kernel_version: &str) -> Opti
     let product = u16::try_from(sys.hex(format!("{dir}/device"))?).ok()?;
     let udev = sys.udev(&format!("+pci:{address}"));
     let (driver, driver_version) = driver(sys, &dir, kernel_version);
-    let name = |key: &str, list: Option<&str>| udev.get(key).cloned().or_else(|| list.map(str::to_owned)).unwrap_or_default();
+    let name = |key: &str, list: Option<&str>| {
+        udev.get(key)
+            .cloned()
+            .or_else(|| list.map(str::to_owned))
+            .unwrap_or_default()
+    };
     Some(Device {
         driver,
         driver_version,
@@ -88,24 +95,46 @@ pub fn device(sys: &Sys, address: &str, ids: &Ids, kernel_version: &str) -> Opti
         vendor_id: format!("{vendor:04x}"),
         product: name("ID_MODEL_FROM_DATABASE", ids.product(vendor, product)),
         product_id: format!("{product:04x}"),
-        iommu_group: sys.link_name(format!("{dir}/iommu_group")).and_then(|n| n.parse().ok()).unwrap_or(0),
+        iommu_group: sys
+            .link_name(format!("{dir}/iommu_group"))
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0),
         vpd: Vpd {},
-        class: sys.hex(format!("{dir}/class")).and_then(|c| u32::try_from(c).ok()).unwrap_or(0),
+        class: sys
+            .hex(format!("{dir}/class"))
+            .and_then(|c| u32::try_from(c).ok())
+            .unwrap_or(0),
     })
 }
 
 /// Reads all devices.
 #[must_use]
 pub fn read(sys: &Sys, ids: &Ids, kernel_version: &str) -> Pci {
-    let addresses = sys.list("sys/bus/pci/devices").into_iter().filter(|a| is_pci_address(a));
-    let mut devices: Vec<Device> = addresses.filter_map(|a| device(sys, &a, ids, kernel_version)).collect();
+    let addresses = sys
+        .list("sys/bus/pci/devices")
+        .into_iter()
+        .filter(|a| is_pci_address(a));
+    let mut devices: Vec<Device> = addresses
+        .filter_map(|a| device(sys, &a, ids, kernel_version))
+        .collect();
     devices.sort_by(|a, b| a.pci_address.cmp(&b.pci_address));
-    Pci { total: devices.len() as u64, devices }
+    Pci {
+        total: devices.len() as u64,
+        devices,
+    }
 }
 
 /// The graphics cards among them: display controllers, class 03.
 #[must_use]
 pub fn gpus(pci: &Pci) -> Gpu {
-    let cards: Vec<Device> = pci.devices.iter().filter(|d| d.class >> 16 == 0x03).cloned().collect();
-    Gpu { total: cards.len() as u64, cards }
+    let cards: Vec<Device> = pci
+        .devices
+        .iter()
+        .filter(|d| d.class >> 16 == 0x03)
+        .cloned()
+        .collect();
+    Gpu {
+        total: cards.len() as u64,
+        cards,
+    }
 }

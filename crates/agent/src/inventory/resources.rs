@@ -85,13 +85,20 @@ pub fn collect(sys: &Sys, live: &Live) -> Inventory {
 /// `KEY="value"` lines of `os-release`.
 #[must_use]
 pub fn os_release(text: &str) -> BTreeMap<String, String> {
-    text.lines().filter_map(|l| l.trim().split_once('=')).map(|(k, v)| (k.to_owned(), v.trim_matches(['"', '\'']).to_owned())).collect()
+    text.lines()
+        .filter_map(|l| l.trim().split_once('='))
+        .map(|(k, v)| (k.to_owned(), v.trim_matches(['"', '\'']).to_owned()))
+        .collect()
 }
 
 /// The document. `extra` adds members such as `storage-extra` and `machine-extra`.
 #[must_use]
 pub fn document(sys: &Sys, live: &Live, inventory: &Inventory, extra: Map<String, Value>) -> Value {
-    let os = os_release(&sys.text("etc/os-release").or_else(|| sys.text("usr/lib/os-release")).unwrap_or_default());
+    let os = os_release(
+        &sys.text("etc/os-release")
+            .or_else(|| sys.text("usr/lib/os-release"))
+            .unwrap_or_default(),
+    );
     let os = |key: &str| os.get(key).cloned().unwrap_or_default();
     // A map of numbers, texts and lists always becomes JSON; a null here would be seen by the region's check of the result.
     let resources = serde_json::to_value(inventory).unwrap_or(Value::Null);

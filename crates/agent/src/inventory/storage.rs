@@ -82,9 +82,19 @@ pub fn read(sys: &Sys) -> Storage {
             partitions: d
                 .partitions
                 .into_iter()
-                .map(|p| Partition { id: p.name, device: p.device, read_only: p.read_only, size: p.size, partition: p.number })
+                .map(|p| Partition {
+                    id: p.name,
+                    device: p.device,
+                    read_only: p.read_only,
+                    size: p.size,
+                    partition: p.number,
+                })
                 .collect(),
-            pci_address: if d.usb_address.is_some() { None } else { d.pci_address },
+            pci_address: if d.usb_address.is_some() {
+                None
+            } else {
+                d.pci_address
+            },
             usb_address: d.usb_address,
             id: d.name,
             device: d.device,
@@ -103,5 +113,8 @@ pub fn read(sys: &Sys) -> Storage {
             device_id: d.by_id.unwrap_or_default(),
         })
         .collect();
-    Storage { total: disks.len() as u64, disks }
+    Storage {
+        total: disks.len() as u64,
+        disks,
+    }
 }

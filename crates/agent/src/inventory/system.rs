@@ -117,8 +117,20 @@ fn chassis_type(number: i64) -> String {
 
 /// Makers and products that exist only as software.
 const VIRTUAL: [&str; 14] = [
-    "QEMU", "KVM", "VMware", "VirtualBox", "innotek", "Xen", "Bochs", "Parallels", "BHYVE", "Virtual Machine", "OpenStack", "Google Compute Engine",
-    "Amazon EC2", "Apple Virtualization",
+    "QEMU",
+    "KVM",
+    "VMware",
+    "VirtualBox",
+    "innotek",
+    "Xen",
+    "Bochs",
+    "Parallels",
+    "BHYVE",
+    "Virtual Machine",
+    "OpenStack",
+    "Google Compute Engine",
+    "Amazon EC2",
+    "Apple Virtualization",
 ];
 
 fn kind(sys: &Sys, told: &[&str]) -> &'static str {
@@ -127,20 +139,33 @@ fn kind(sys: &Sys, told: &[&str]) -> &'static str {
     }
     let virtual_name = told.iter().any(|t| VIRTUAL.iter().any(|v| t.contains(v)));
     let hypervisor = sys.exists("sys/hypervisor/type")
-        || sys.text("proc/cpuinfo").is_some_and(|c| c.lines().any(|l| l.starts_with("flags") && l.split(' ').any(|f| f == "hypervisor")));
+        || sys.text("proc/cpuinfo").is_some_and(|c| {
+            c.lines()
+                .any(|l| l.starts_with("flags") && l.split(' ').any(|f| f == "hypervisor"))
+        });
     // Metal of a cloud reports the cloud's name, but has no hypervisor below it.
-    if hypervisor || (virtual_name && !told.iter().any(|t| t.contains(".metal"))) { "virtual-machine" } else { "physical" }
+    if hypervisor || (virtual_name && !told.iter().any(|t| t.contains(".metal"))) {
+        "virtual-machine"
+    } else {
+        "physical"
+    }
 }
 
 /// Reads the machine.
 #[must_use]
 pub fn read(sys: &Sys, dmi: &Dmi) -> System {
     let get = |file: &str, structure: u8, offset: usize| {
-        let told = sys.text(format!("sys/class/dmi/id/{file}")).or_else(|| dmi.string(structure, offset));
+        let told = sys
+            .text(format!("sys/class/dmi/id/{file}"))
+            .or_else(|| dmi.string(structure, offset));
         told.unwrap_or_default()
     };
     let mut out = System {
-        uuid: sys.text("sys/class/dmi/id/product_uuid").or_else(|| dmi.uuid()).unwrap_or_default().to_lowercase(),
+        uuid: sys
+            .text("sys/class/dmi/id/product_uuid")
+            .or_else(|| dmi.uuid())
+            .unwrap_or_default()
+            .to_lowercase(),
         vendor: get("sys_vendor", 1, 4),
         product: get("product_name", 1, 5),
         version: get("product_version", 1, 6),
@@ -148,7 +173,11 @@ pub fn read(sys: &Sys, dmi: &Dmi) -> System {
         sku: get("product_sku", 1, 0x19),
         family: get("product_family", 1, 0x1a),
         kind: String::new(),
-        firmware: Firmware { vendor: get("bios_vendor", 0, 4), version: get("bios_version", 0, 5), date: get("bios_date", 0, 8) },
+        firmware: Firmware {
+            vendor: get("bios_vendor", 0, 4),
+            version: get("bios_version", 0, 5),
+            date: get("bios_date", 0, 8),
+        },
         chassis: Chassis {
             vendor: get("chassis_vendor", 3, 4),
             version: get("chassis_version", 3, 6),
@@ -171,6 +200,16 @@ pub fn read(sys: &Sys, dmi: &Dmi) -> System {
         // Machines without SMBIOS have a device tree.
         out.product = sys.text("proc/device-tree/model").unwrap_or_default();
     }
-    out.kind = kind(sys, &[&out.vendor, &out.product, &out.version, &out.firmware.vendor, &out.motherboard.vendor]).to_owned();
+    out.kind = kind(
+        sys,
+        &[
+            &out.vendor,
+            &out.product,
+            &out.version,
+            &out.firmware.vendor,
+            &out.motherboard.vendor,
+        ],
+    )
+    .to_owned();
     out
 }

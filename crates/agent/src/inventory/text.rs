@@ -21,9 +21,13 @@ pub fn modaliases(sys: &Sys) -> String {
         if visited > DIRS_MAX {
             break;
         }
-        let Ok(entries) = std::fs::read_dir(sys.path(&dir)) else { continue };
+        let Ok(entries) = std::fs::read_dir(sys.path(&dir)) else {
+            continue;
+        };
         for entry in entries.filter_map(Result::ok) {
-            let Ok(kind) = entry.file_type() else { continue };
+            let Ok(kind) = entry.file_type() else {
+                continue;
+            };
             if kind.is_dir() {
                 todo.push(dir.join(entry.file_name()));
             } else if kind.is_file() && entry.file_name() == "modalias" {
@@ -52,9 +56,15 @@ pub fn serial_ports(sys: &Sys) -> String {
         if !sys.exists(format!("{dir}/device")) || sys.number(format!("{dir}/type")) == Some(0) {
             continue;
         }
-        let driver = sys.link_name(format!("{dir}/device/driver")).unwrap_or_else(|| "-".to_owned());
-        let port = sys.text(format!("{dir}/port")).unwrap_or_else(|| "-".to_owned());
-        let irq = sys.text(format!("{dir}/irq")).unwrap_or_else(|| "-".to_owned());
+        let driver = sys
+            .link_name(format!("{dir}/device/driver"))
+            .unwrap_or_else(|| "-".to_owned());
+        let port = sys
+            .text(format!("{dir}/port"))
+            .unwrap_or_else(|| "-".to_owned());
+        let irq = sys
+            .text(format!("{dir}/irq"))
+            .unwrap_or_else(|| "-".to_owned());
         // A String takes every write.
         writeln!(out, "/dev/{name} driver={driver} port={port} irq={irq}").ok();
     }
@@ -88,8 +98,18 @@ pub fn support_info(sys: &Sys, inventory: &Inventory) -> String {
             format!("uuid: {}", s.uuid),
             format!("type: {}", s.kind),
             format!("board: {} {}", s.motherboard.vendor, s.motherboard.product),
-            format!("firmware: {} {} ({})", s.firmware.vendor, s.firmware.version, s.firmware.date),
-            format!("boot: {}", if sys.exists("sys/firmware/efi") { "UEFI" } else { "BIOS or other" }),
+            format!(
+                "firmware: {} {} ({})",
+                s.firmware.vendor, s.firmware.version, s.firmware.date
+            ),
+            format!(
+                "boot: {}",
+                if sys.exists("sys/firmware/efi") {
+                    "UEFI"
+                } else {
+                    "BIOS or other"
+                }
+            ),
         ],
     );
     table(
@@ -97,45 +117,90 @@ pub fn support_info(sys: &Sys, inventory: &Inventory) -> String {
         "Processors",
         inventory.cpu.sockets.iter().map(|c| {
             let threads: usize = c.cores.iter().map(|c| c.threads.len()).sum();
-            format!("socket {}: {} {}, {} cores, {threads} threads", c.socket, c.vendor, c.name, c.cores.len())
+            format!(
+                "socket {}: {} {}, {} cores, {threads} threads",
+                c.socket,
+                c.vendor,
+                c.name,
+                c.cores.len()
+            )
         }),
     );
     let slots = inventory.dmi.memory();
     table(
         &mut out,
         "Memory",
-        std::iter::once(format!("total: {} MiB", inventory.memory.total >> 20)).chain(slots.iter().map(|m| {
-            format!("{}: {} MiB {} {}", m.slot, m.size >> 20, m.kind, m.product.as_deref().unwrap_or("-"))
-        })),
+        std::iter::once(format!("total: {} MiB", inventory.memory.total >> 20)).chain(
+            slots.iter().map(|m| {
+                format!(
+                    "{}: {} MiB {} {}",
+                    m.slot,
+                    m.size >> 20,
+                    m.kind,
+                    m.product.as_deref().unwrap_or("-")
+                )
+            }),
+        ),
     );
     table(
         &mut out,
         "PCI",
         inventory.pci.devices.iter().map(|d| {
-            format!("{} [{:06x}] {}:{} {} {} driver={}", d.pci_address, d.class, d.vendor_id, d.product_id, d.vendor, d.product, d.driver)
+            format!(
+                "{} [{:06x}] {}:{} {} {} driver={}",
+                d.pci_address, d.class, d.vendor_id, d.product_id, d.vendor, d.product, d.driver
+            )
         }),
     );
     table(
         &mut out,
         "USB",
-        inventory.usb.devices.iter().map(|d| format!("{}:{} {}:{} {} {}", d.bus_address, d.device_address, d.vendor_id, d.product_id, d.vendor, d.product)),
+        inventory.usb.devices.iter().map(|d| {
+            format!(
+                "{}:{} {}:{} {} {}",
+                d.bus_address, d.device_address, d.vendor_id, d.product_id, d.vendor, d.product
+            )
+        }),
     );
     table(
         &mut out,
         "Disks",
         inventory.storage.disks.iter().flat_map(|d| {
-            let whole = format!("{} {} {} bytes model={} serial={} {}", d.id, d.kind, d.size, d.model, d.serial, d.device_path);
-            std::iter::once(whole).chain(d.partitions.iter().map(|p| format!("  {} {} bytes", p.id, p.size)))
+            let whole = format!(
+                "{} {} {} bytes model={} serial={} {}",
+                d.id, d.kind, d.size, d.model, d.serial, d.device_path
+            );
+            std::iter::once(whole).chain(
+                d.partitions
+                    .iter()
+                    .map(|p| format!("  {} {} bytes", p.id, p.size)),
+            )
         }),
     );
     table(
         &mut out,
         "Network",
         inventory.network.cards.iter().flat_map(|c| {
-            c.ports.iter().map(move |p| format!("{} {} driver={} link={} speed={}", p.id, p.address, c.driver, p.link_detected, p.link_speed.unwrap_or(0)))
+            c.ports.iter().map(move |p| {
+                format!(
+                    "{} {} driver={} link={} speed={}",
+                    p.id,
+                    p.address,
+                    c.driver,
+                    p.link_detected,
+                    p.link_speed.unwrap_or(0)
+                )
+            })
         }),
     );
     let modules = sys.text("proc/modules").unwrap_or_default();
-    table(&mut out, "Modules", modules.lines().filter_map(|l| l.split(' ').next()).map(str::to_owned));
+    table(
+        &mut out,
+        "Modules",
+        modules
+            .lines()
+            .filter_map(|l| l.split(' ').next())
+            .map(str::to_owned),
+    );
     out
 }

@@ -89,28 +89,44 @@ pub fn read(sys: &Sys, ids: &Ids, kernel_version: &str) -> Usb {
     for name in names.iter().filter(|n| !n.contains(':')) {
         let dir = format!("sys/bus/usb/devices/{name}");
         let hex = |file: &str| sys.hex(format!("{dir}/{file}"));
-        let (Some(vendor), Some(product)) = (hex("idVendor"), hex("idProduct")) else { continue };
+        let (Some(vendor), Some(product)) = (hex("idVendor"), hex("idProduct")) else {
+            continue;
+        };
         if hex("bDeviceClass") == Some(HUB) {
             continue;
         }
-        let number = |file: &str| sys.number(format!("{dir}/{file}")).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        let number = |file: &str| {
+            sys.number(format!("{dir}/{file}"))
+                .and_then(|n| u64::try_from(n).ok())
+                .unwrap_or(0)
+        };
         let (vendor, product) = (vendor as u16, product as u16);
-        let text = |file: &str, list: Option<&str>| list.map(str::to_owned).or_else(|| sys.text(format!("{dir}/{file}"))).unwrap_or_default();
-        let interfaces = names.iter().filter(|n| n.strip_prefix(name.as_str()).is_some_and(|r| r.starts_with(':'))).map(|n| {
-            let dir = format!("sys/bus/usb/devices/{n}");
-            let hex = |file: &str| sys.hex(format!("{dir}/{file}")).unwrap_or(0);
-            let (driver, driver_version) = driver(sys, &dir, kernel_version);
-            let subclass_id = hex("bInterfaceSubClass");
-            Interface {
-                class: class_name(hex("bInterfaceClass")).to_owned(),
-                class_id: hex("bInterfaceClass"),
-                driver,
-                driver_version,
-                number: hex("bInterfaceNumber"),
-                subclass: subclass_id.to_string(),
-                subclass_id,
-            }
-        });
+        let text = |file: &str, list: Option<&str>| {
+            list.map(str::to_owned)
+                .or_else(|| sys.text(format!("{dir}/{file}")))
+                .unwrap_or_default()
+        };
+        let interfaces = names
+            .iter()
+            .filter(|n| {
+                n.strip_prefix(name.as_str())
+                    .is_some_and(|r| r.starts_with(':'))
+            })
+            .map(|n| {
+                let dir = format!("sys/bus/usb/devices/{n}");
+                let hex = |file: &str| sys.hex(format!("{dir}/{file}")).unwrap_or(0);
+                let (driver, driver_version) = driver(sys, &dir, kernel_version);
+                let subclass_id = hex("bInterfaceSubClass");
+                Interface {
+                    class: class_name(hex("bInterfaceClass")).to_owned(),
+                    class_id: hex("bInterfaceClass"),
+                    driver,
+                    driver_version,
+                    number: hex("bInterfaceNumber"),
+                    subclass: subclass_id.to_string(),
+                    subclass_id,
+                }
+            });
         devices.push(Device {
             bus_address: number("busnum"),
             device_address: number("devnum"),
@@ -119,9 +135,15 @@ pub fn read(sys: &Sys, ids: &Ids, kernel_version: &str) -> Usb {
             vendor_id: format!("{vendor:04x}"),
             product: text("product", ids.product(vendor, product)),
             product_id: format!("{product:04x}"),
-            speed: sys.text(format!("{dir}/speed")).and_then(|s| s.parse().ok()).unwrap_or(0.0),
+            speed: sys
+                .text(format!("{dir}/speed"))
+                .and_then(|s| s.parse().ok())
+                .unwrap_or(0.0),
             serial: sys.text(format!("{dir}/serial")),
         });
     }
-    Usb { total: devices.len() as u64, devices }
+    Usb {
+        total: devices.len() as u64,
+        devices,
+    }
 }

@@ -86,7 +86,12 @@ pub fn unpack(archive: &[u8], work: &Path) -> Result<Bundle, BundleError> {
     let mut index = None;
     for dir in ["scripts", "config"] {
         match std::fs::remove_dir_all(work.join(dir)) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(BundleError::Write { path: dir.to_owned(), cause }),
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                return Err(BundleError::Write {
+                    path: dir.to_owned(),
+                    cause,
+                });
+            }
             _ => {}
         }
     }
@@ -99,7 +104,10 @@ pub fn unpack(archive: &[u8], work: &Path) -> Result<Bundle, BundleError> {
         if kind.is_dir() {
             continue;
         }
-        if n >= ENTRIES_MAX || entry.size() > FILE_BYTES_MAX || total.saturating_add(entry.size()) > TOTAL_BYTES_MAX {
+        if n >= ENTRIES_MAX
+            || entry.size() > FILE_BYTES_MAX
+            || total.saturating_add(entry.size()) > TOTAL_BYTES_MAX
+        {
             return Err(BundleError::TooLarge);
         }
         total += entry.size();
@@ -116,26 +124,48 @@ pub fn unpack(archive: &[u8], work: &Path) -> Result<Bundle, BundleError> {
             index = Some(to);
         }
     }
-    let text = index.and_then(|p| std::fs::read(p).ok()).ok_or(BundleError::NoIndex)?;
-    let mut versions: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&text).map_err(|_| BundleError::NoIndex)?;
-    let index = versions.remove("1.0").and_then(|v| serde_json::from_value(v).ok()).ok_or(BundleError::NoIndex)?;
-    Ok(Bundle { index, scripts, netplan, left_out })
+    let text = index
+        .and_then(|p| std::fs::read(p).ok())
+        .ok_or(BundleError::NoIndex)?;
+    let mut versions: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&text).map_err(|_| BundleError::NoIndex)?;
+    let index = versions
+        .remove("1.0")
+        .and_then(|v| serde_json::from_value(v).ok())
+        .ok_or(BundleError::NoIndex)?;
+    Ok(Bundle {
+        index,
+        scripts,
+        netplan,
+        left_out,
+    })
 }
 
 fn create_dir(dir: &Path) -> Result<(), BundleError> {
-    std::fs::create_dir_all(dir).map_err(|cause| BundleError::Write { path: dir.display().to_string(), cause })
+    std::fs::create_dir_all(dir).map_err(|cause| BundleError::Write {
+        path: dir.display().to_string(),
+        cause,
+    })
 }
 
 fn write_entry(entry: &mut impl Read, to: &Path) -> Result<(), BundleError> {
     if let Some(parent) = to.parent() {
         create_dir(parent)?;
     }
-    let failed = |cause| BundleError::Write { path: to.display().to_string(), cause };
+    let failed = |cause| BundleError::Write {
+        path: to.display().to_string(),
+        cause,
+    };
     match std::fs::remove_file(to) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
         _ => {}
     }
-    let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o755).open(to).map_err(failed)?;
+    let mut file: File = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o755)
+        .open(to)
+        .map_err(failed)?;
     let mut buffer = vec![0u8; 64 * 1024];
     loop {
         match entry.read(&mut buffer).map_err(BundleError::Archive)? {
@@ -190,11 +220,13 @@ mod tests {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
-        out.append_link(&mut header, "commissioning/link", "/etc").unwrap();
+        out.append_link(&mut header, "commissioning/link", "/etc")
+            .unwrap();
         let mut header = tar::Header::new_gnu();
         let index = br#"{"1.0": {}}"#;
         header.set_size(index.len() as u64);
-        out.append_data(&mut header, "index.json", &index[..]).unwrap();
+        out.append_data(&mut header, "index.json", &index[..])
+            .unwrap();
         let bundle = unpack(&out.into_inner().unwrap(), dir.path()).unwrap();
         assert_eq!(bundle.left_out, 1);
         assert!(!dir.path().join("scripts/commissioning/link").exists());
@@ -203,8 +235,19 @@ mod tests {
     #[test]
     fn an_archive_without_index_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(unpack(&archive(&[("a", b"b")]), dir.path()), Err(BundleError::NoIndex)));
-        assert!(matches!(unpack(b"no tar archive, but long enough to be looked at".repeat(30).as_slice(), dir.path()), Err(BundleError::Archive(_))));
+        assert!(matches!(
+            unpack(&archive(&[("a", b"b")]), dir.path()),
+            Err(BundleError::NoIndex)
+        ));
+        assert!(matches!(
+            unpack(
+                b"no tar archive, but long enough to be looked at"
+                    .repeat(30)
+                    .as_slice(),
+                dir.path()
+            ),
+            Err(BundleError::Archive(_))
+        ));
     }
 
     proptest! {

@@ -75,7 +75,11 @@ pub struct Script {
 
 fn seconds<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
     let value = Option::<f64>::deserialize(d)?.unwrap_or(0.0);
-    Ok(if value.is_finite() && value > 0.0 { value } else { 0.0 })
+    Ok(if value.is_finite() && value > 0.0 {
+        value
+    } else {
+        0.0
+    })
 }
 
 fn object<'de, D: Deserializer<'de>>(d: D) -> Result<Map<String, Value>, D::Error> {
@@ -100,7 +104,17 @@ impl Script {
     /// Name of its files: unique among the scripts of an archive.
     #[must_use]
     pub fn file_stem(&self) -> String {
-        let name: String = self.name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect();
+        let name: String = self
+            .name
+            .chars()
+            .map(|c| {
+                if c.is_alphanumeric() || "-_.".contains(c) {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .collect();
         match self.script_result_id {
             Some(id) => format!("{name}.{id}"),
             None => name,
@@ -114,8 +128,23 @@ impl Script {
 /// one-at-a-time ones come first, then the instances of each script, then all others at once.
 #[must_use]
 pub fn groups(scripts: &[Script]) -> Vec<Vec<&Script>> {
-    let mut todo: Vec<&Script> = scripts.iter().filter(|s| !s.has_finished).take(SCRIPTS_MAX).collect();
-    todo.sort_by_key(|s| (s.class(), if s.hardware_type == 0 { u8::MAX } else { s.hardware_type }, s.name.clone(), s.script_result_id));
+    let mut todo: Vec<&Script> = scripts
+        .iter()
+        .filter(|s| !s.has_finished)
+        .take(SCRIPTS_MAX)
+        .collect();
+    todo.sort_by_key(|s| {
+        (
+            s.class(),
+            if s.hardware_type == 0 {
+                u8::MAX
+            } else {
+                s.hardware_type
+            },
+            s.name.clone(),
+            s.script_result_id,
+        )
+    });
     let mut out: Vec<Vec<&Script>> = Vec::new();
     for script in todo {
         let joins = out.last().and_then(|g| g.first()).is_some_and(|first| {
@@ -154,8 +183,21 @@ mod tests {
             script("other", 1, 3),
             script("mem", 0, 2),
         ];
-        let names: Vec<Vec<&str>> = groups(&scripts).iter().map(|g| g.iter().map(|s| s.name.as_str()).collect()).collect();
-        assert_eq!(names, [vec!["mem"], vec!["a-node"], vec!["b-node"], vec!["disk", "disk"], vec!["other"], vec!["a-any", "z-any"]]);
+        let names: Vec<Vec<&str>> = groups(&scripts)
+            .iter()
+            .map(|g| g.iter().map(|s| s.name.as_str()).collect())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                vec!["mem"],
+                vec!["a-node"],
+                vec!["b-node"],
+                vec!["disk", "disk"],
+                vec!["other"],
+                vec!["a-any", "z-any"]
+            ]
+        );
     }
 
     #[test]
@@ -163,7 +205,14 @@ mod tests {
         let s: Script =
             serde_json::from_str(r#"{"name": "a/b", "path": "p", "timeout_seconds": null, "parameters": [], "packages": null, "script_result_id": 4, "x": 1}"#)
                 .unwrap();
-        assert_eq!((s.timeout_seconds, s.parameters.len(), s.file_stem().as_str()), (0.0, 0, "a_b.4"));
+        assert_eq!(
+            (
+                s.timeout_seconds,
+                s.parameters.len(),
+                s.file_stem().as_str()
+            ),
+            (0.0, 0, "a_b.4")
+        );
     }
 
     #[test]

@@ -100,7 +100,9 @@ struct Done {
 /// # Errors
 /// When the service or the archive fails.
 pub fn fetch(site: &Site<'_>, metadata: &Metadata) -> Result<Option<Bundle>, ScriptsError> {
-    let Some(archive) = metadata.scripts()? else { return Ok(None) };
+    let Some(archive) = metadata.scripts()? else {
+        return Ok(None);
+    };
     let bundle = bundle::unpack(&archive, &site.work)?;
     if bundle.left_out > 0 {
         site.journal.line(format_args!("{} entries of the scripts' archive left out: paths, links or devices that do not belong there", bundle.left_out));
@@ -118,19 +120,37 @@ pub fn run_all(site: &Site<'_>, metadata: &Metadata) -> Result<Tally, ScriptsErr
     let mut bundle = fetch(site, metadata)?;
     for _ in 0..ROUNDS_MAX {
         let Some(b) = &bundle else { break };
-        let new: Vec<Script> = b.index.commissioning_scripts.iter().filter(|s| !s.has_finished && !done.contains(&s.script_result_id)).cloned().collect();
+        let new: Vec<Script> = b
+            .index
+            .commissioning_scripts
+            .iter()
+            .filter(|s| !s.has_finished && !done.contains(&s.script_result_id))
+            .cloned()
+            .collect();
         if new.is_empty() {
             break;
         }
         done.extend(new.iter().map(|s| s.script_result_id));
-        tally.add(run_phase(site, Some(metadata), b, &new, Phase::Commissioning));
+        tally.add(run_phase(
+            site,
+            Some(metadata),
+            b,
+            &new,
+            Phase::Commissioning,
+        ));
         // What was found may match further scripts, and those that follow are prepared by it.
         bundle = fetch(site, metadata)?;
     }
     if let Some(b) = &bundle {
         if b.index.testing_scripts.iter().any(|s| !s.has_finished) {
             metadata.signal(&Signal::new(Status::Testing).with_message("tests begin"))?;
-            tally.add(run_phase(site, Some(metadata), b, &b.index.testing_scripts, Phase::Other));
+            tally.add(run_phase(
+                site,
+                Some(metadata),
+                b,
+                &b.index.testing_scripts,
+                Phase::Other,
+            ));
         }
         for scripts in [&b.index.release_scripts, &b.index.deployment_scripts] {
             tally.add(run_phase(site, Some(metadata), b, scripts, Phase::Other));
@@ -139,7 +159,12 @@ pub fn run_all(site: &Site<'_>, metadata: &Metadata) -> Result<Tally, ScriptsErr
     let end = if tally.failed.is_empty() {
         Signal::new(Status::Ok).with_message(format!("{} scripts passed", tally.ran))
     } else {
-        Signal::new(Status::Failed).with_message(format!("{} of {} scripts failed: {}", tally.failed.len(), tally.ran, tally.failed.join(", ")))
+        Signal::new(Status::Failed).with_message(format!(
+            "{} of {} scripts failed: {}",
+            tally.failed.len(),
+            tally.ran,
+            tally.failed.join(", ")
+        ))
     };
     metadata.signal(&end)?;
     Ok(tally)
@@ -156,7 +181,13 @@ pub enum Phase {
 
 /// Runs the scripts of one phase. Without `metadata` nothing is sent: the machine is not known yet.
 #[must_use]
-pub fn run_phase(site: &Site<'_>, metadata: Option<&Metadata>, bundle: &Bundle, scripts: &[Script], phase: Phase) -> Tally {
+pub fn run_phase(
+    site: &Site<'_>,
+    metadata: Option<&Metadata>,
+    bundle: &Bundle,
+    scripts: &[Script],
+    phase: Phase,
+) -> Tally {
     let mut tally = Tally::default();
     for group in groups(scripts) {
         for part in group.chunks(TOGETHER_MAX) {
@@ -164,8 +195,25 @@ pub fn run_phase(site: &Site<'_>, metadata: Option<&Metadata>, bundle: &Bundle, 
                 vec![run_one(site, metadata, bundle, only, phase)]
             } else {
                 std::thread::scope(|scope| {
-                    let threads: Vec<_> = part.iter().map(|s| (s.name.clone(), scope.spawn(move || run_one(site, metadata, bundle, s, phase)))).collect();
-                    threads.into_iter().map(|(name, t)| t.join().unwrap_or(Done { name, passed: false, power: None })).collect()
+                    let threads: Vec<_> = part
+                        .iter()
+                        .map(|s| {
+                            (
+                                s.name.clone(),
+                                scope.spawn(move || run_one(site, metadata, bundle, s, phase)),
+                            )
+                        })
+                        .collect();
+                    threads
+                        .into_iter()
+                        .map(|(name, t)| {
+                            t.join().unwrap_or(Done {
+                                name,
+                                passed: false,
+                                power: None,
+                            })
+                        })
+                        .collect()
                 })
             };
             for end in ends {
@@ -183,12 +231,22 @@ pub fn run_phase(site: &Site<'_>, metadata: Option<&Metadata>, bundle: &Bundle, 
 /// Runs the one-at-a-time commissioning scripts of an unknown machine until one found a power control.
 #[must_use]
 pub fn run_anonymous(site: &Site<'_>, bundle: &Bundle) -> Option<Power> {
-    let scripts: Vec<&Script> = groups(&bundle.index.commissioning_scripts).into_iter().flatten().filter(|s| s.class() == Parallel::Disabled).collect();
-    scripts.into_iter().find_map(|s| run_one(site, None, bundle, s, Phase::Commissioning).power)
+    let scripts: Vec<&Script> = groups(&bundle.index.commissioning_scripts)
+        .into_iter()
+        .flatten()
+        .filter(|s| s.class() == Parallel::Disabled)
+        .collect();
+    scripts
+        .into_iter()
+        .find_map(|s| run_one(site, None, bundle, s, Phase::Commissioning).power)
 }
 
 fn about(script: &Script, status: Status) -> Signal {
-    Signal { script_result_id: script.script_result_id, script_version_id: script.script_version_id, ..Signal::new(status) }
+    Signal {
+        script_result_id: script.script_result_id,
+        script_version_id: script.script_version_id,
+        ..Signal::new(status)
+    }
 }
 
 /// Sends a signal about a script. What cannot be delivered in all that time is logged: the work goes on,
@@ -196,25 +254,49 @@ fn about(script: &Script, status: Status) -> Signal {
 fn tell(site: &Site<'_>, metadata: Option<&Metadata>, signal: &Signal) {
     let Some(metadata) = metadata else { return };
     if let Err(e) = metadata.signal(signal) {
-        site.journal.line(format_args!("a signal was not delivered: {e}"));
+        site.journal
+            .line(format_args!("a signal was not delivered: {e}"));
     }
 }
 
-fn environment(site: &Site<'_>, script: &Script, outputs: &Outputs, limit: Option<Duration>) -> Vec<(String, String)> {
+fn environment(
+    site: &Site<'_>,
+    script: &Script,
+    outputs: &Outputs,
+    limit: Option<Duration>,
+) -> Vec<(String, String)> {
     let path = |p: &Path| p.display().to_string();
     [
         ("MAAS_BASE_URL", site.base_url.clone()),
-        ("MAAS_RESOURCES_FILE", path(&site.work.join("resources.json"))),
-        ("MAAS_MACHINE_EXTRA_FILE", path(&site.sys.path("machine-extra.json"))),
-        ("MAAS_STORAGE_CONFIG_FILE", path(&site.sys.path("storage-config.json"))),
+        (
+            "MAAS_RESOURCES_FILE",
+            path(&site.work.join("resources.json")),
+        ),
+        (
+            "MAAS_MACHINE_EXTRA_FILE",
+            path(&site.sys.path("machine-extra.json")),
+        ),
+        (
+            "MAAS_STORAGE_CONFIG_FILE",
+            path(&site.sys.path("storage-config.json")),
+        ),
         ("OUTPUT_COMBINED_PATH", path(&outputs.combined)),
         ("OUTPUT_STDOUT_PATH", path(&outputs.stdout)),
         ("OUTPUT_STDERR_PATH", path(&outputs.stderr)),
         ("RESULT_PATH", path(&outputs.result)),
-        ("DOWNLOAD_PATH", path(&site.work.join("downloads").join(script.file_stem()))),
-        ("RUNTIME", limit.map_or_else(String::new, |l| l.as_secs().to_string())),
+        (
+            "DOWNLOAD_PATH",
+            path(&site.work.join("downloads").join(script.file_stem())),
+        ),
+        (
+            "RUNTIME",
+            limit.map_or_else(String::new, |l| l.as_secs().to_string()),
+        ),
         // The words that Python prints for a truth value: scripts compare with them.
-        ("HAS_STARTED", if script.has_started { "True" } else { "False" }.to_owned()),
+        (
+            "HAS_STARTED",
+            if script.has_started { "True" } else { "False" }.to_owned(),
+        ),
         ("STEELYARD_AGENT", path(&site.agent)),
     ]
     .into_iter()
@@ -222,7 +304,13 @@ fn environment(site: &Site<'_>, script: &Script, outputs: &Outputs, limit: Optio
     .collect()
 }
 
-fn run_one(site: &Site<'_>, metadata: Option<&Metadata>, bundle: &Bundle, script: &Script, phase: Phase) -> Done {
+fn run_one(
+    site: &Site<'_>,
+    metadata: Option<&Metadata>,
+    bundle: &Bundle,
+    script: &Script,
+    phase: Phase,
+) -> Done {
     let journal = site.journal;
     let outputs = Outputs::new(&site.work.join("out"), script);
     let limit = parameters::time_limit(script);
@@ -230,15 +318,36 @@ fn run_one(site: &Site<'_>, metadata: Option<&Metadata>, bundle: &Bundle, script
         journal.line(format_args!("script {}: {text}", script.name));
         outputs.explain(&format!("{text}\n"));
         let files = outputs.parts(&script.name);
-        tell(site, metadata, &Signal { exit_status: Some(status), files, ..about(script, Status::Working) }.with_message(text));
-        Done { name: script.name.clone(), passed: false, power: None }
+        tell(
+            site,
+            metadata,
+            &Signal {
+                exit_status: Some(status),
+                files,
+                ..about(script, Status::Working)
+            }
+            .with_message(text),
+        );
+        Done {
+            name: script.name.clone(),
+            passed: false,
+            power: None,
+        }
     };
     let downloads = site.work.join("downloads").join(script.file_stem());
     if let Err(e) = std::fs::create_dir_all(&downloads) {
-        return failed_before(EXIT_NOT_STARTED, &format!("cannot create {}: {e}", downloads.display()));
+        return failed_before(
+            EXIT_NOT_STARTED,
+            &format!("cannot create {}: {e}", downloads.display()),
+        );
     }
     if packages::wanted(&script.packages) {
-        tell(site, metadata, &about(script, Status::Installing).with_message(format!("installing what {} needs", script.name)));
+        tell(
+            site,
+            metadata,
+            &about(script, Status::Installing)
+                .with_message(format!("installing what {} needs", script.name)),
+        );
         if let Err(e) = packages::install(site.runner, &script.packages, &downloads) {
             let status = match e.output.end {
                 End::Exited(n) => n,
@@ -254,32 +363,62 @@ fn run_one(site: &Site<'_>, metadata: Option<&Metadata>, bundle: &Bundle, script
     let Some(place) = bundle::place(Path::new(&script.path)) else {
         return failed_before(EXIT_NOT_STARTED, "its path leads out of the archive");
     };
-    let body = bundle.scripts.parent().unwrap_or(&bundle.scripts).join(place);
+    let body = bundle
+        .scripts
+        .parent()
+        .unwrap_or(&bundle.scripts)
+        .join(place);
     let applied = if script.apply_configured_networking {
-        tell(site, metadata, &about(script, Status::ApplyingNetconf).with_message("applying the configured network"));
+        tell(
+            site,
+            metadata,
+            &about(script, Status::ApplyingNetconf).with_message("applying the configured network"),
+        );
         match netconf::apply(site.sys, site.runner, bundle.netplan.as_deref(), &site.work) {
             Ok(applied) => Some(applied),
-            Err(e) => return failed_before(EXIT_NOT_STARTED, &format!("the configured network cannot be applied: {e}")),
+            Err(e) => {
+                return failed_before(
+                    EXIT_NOT_STARTED,
+                    &format!("the configured network cannot be applied: {e}"),
+                );
+            }
         }
     } else {
         None
     };
-    tell(site, metadata, &about(script, Status::Working).with_message(format!("{} starts", script.name)));
+    tell(
+        site,
+        metadata,
+        &about(script, Status::Working).with_message(format!("{} starts", script.name)),
+    );
     journal.line(format_args!("script {} starts", script.name));
     let mut env = environment(site, script, &outputs, limit);
-    let bmc = (phase == Phase::Commissioning && script.class() == Parallel::Disabled).then(|| site.work.join(format!("bmc-{}.yaml", script.file_stem())));
+    let bmc = (phase == Phase::Commissioning && script.class() == Parallel::Disabled)
+        .then(|| site.work.join(format!("bmc-{}.yaml", script.file_stem())));
     if let Some(path) = &bmc {
         // Left over from an earlier run of the same script, or not there.
         std::fs::remove_file(path).ok();
         env.push(("BMC_CONFIG_PATH".to_owned(), path.display().to_string()));
     }
-    let (end, runtime) = exec::run(&body, &arguments, &env, &downloads, &outputs, limit.map(|l| l + site.grace));
+    let (end, runtime) = exec::run(
+        &body,
+        &arguments,
+        &env,
+        &downloads,
+        &outputs,
+        limit.map(|l| l + site.grace),
+    );
     if let Some(applied) = applied
         && let Err(e) = applied.revert(site.runner)
     {
-        journal.line(format_args!("the network before {} cannot be put back: {e}", script.name));
+        journal.line(format_args!(
+            "the network before {} cannot be put back: {e}",
+            script.name
+        ));
     }
-    let power = bmc.and_then(|p| std::fs::read(p).ok()).and_then(|y| power_control(&y));
+    let power = bmc
+        .and_then(|p| std::fs::read(p).ok())
+        .and_then(|y| power_control(&y));
     let (status, exit_status) = match &end {
         End::Exited(n) => (Status::Working, Some(*n)),
         // Shells report a death by signal N as 128 + N.
@@ -290,10 +429,28 @@ fn run_one(site: &Site<'_>, metadata: Option<&Metadata>, bundle: &Bundle, script
             (Status::Working, Some(EXIT_NOT_STARTED))
         }
     };
-    journal.line(format_args!("script {}: {end} after {:.1} s", script.name, runtime.as_secs_f64()));
-    let signal = Signal { exit_status, runtime: Some(runtime), files: outputs.parts(&script.name), power: power.clone(), ..about(script, status) };
-    tell(site, metadata, &signal.with_message(format!("{}: {end}", script.name)));
-    Done { name: script.name.clone(), passed: end == End::Exited(0), power }
+    journal.line(format_args!(
+        "script {}: {end} after {:.1} s",
+        script.name,
+        runtime.as_secs_f64()
+    ));
+    let signal = Signal {
+        exit_status,
+        runtime: Some(runtime),
+        files: outputs.parts(&script.name),
+        power: power.clone(),
+        ..about(script, status)
+    };
+    tell(
+        site,
+        metadata,
+        &signal.with_message(format!("{}: {end}", script.name)),
+    );
+    Done {
+        name: script.name.clone(),
+        passed: end == End::Exited(0),
+        power,
+    }
 }
 
 /// The power control that a script wrote: `power_type`, and everything else as its parameters.
@@ -314,10 +471,22 @@ mod tests {
 
     #[test]
     fn a_power_control_is_read_flat_and_nested() {
-        let flat = power_control(b"power_type: ipmi\npower_address: 10.0.0.9\npower_user: maas\n").unwrap();
-        assert_eq!(flat, ("ipmi".to_owned(), serde_json::json!({"power_address": "10.0.0.9", "power_user": "maas"})));
-        let nested = power_control(b"{power_type: redfish, power_parameters: {node_id: '1'}}").unwrap();
+        let flat = power_control(b"power_type: ipmi\npower_address: 10.0.0.9\npower_user: maas\n")
+            .unwrap();
+        assert_eq!(
+            flat,
+            (
+                "ipmi".to_owned(),
+                serde_json::json!({"power_address": "10.0.0.9", "power_user": "maas"})
+            )
+        );
+        let nested =
+            power_control(b"{power_type: redfish, power_parameters: {node_id: '1'}}").unwrap();
         assert_eq!(nested.1, serde_json::json!({"node_id": "1"}));
-        assert!(power_control(b"").is_none() && power_control(b"- a").is_none() && power_control(&[0xff]).is_none());
+        assert!(
+            power_control(b"").is_none()
+                && power_control(b"- a").is_none()
+                && power_control(&[0xff]).is_none()
+        );
     }
 }

@@ -34,9 +34,17 @@ fn apply_command() -> Cmd {
 ///
 /// # Errors
 /// When that failed; the old configuration is in force again then.
-pub fn apply(sys: &Sys, runner: &dyn Runner, netplan: Option<&Path>, work: &Path) -> Result<Applied, NetconfError> {
+pub fn apply(
+    sys: &Sys,
+    runner: &dyn Runner,
+    netplan: Option<&Path>,
+    work: &Path,
+) -> Result<Applied, NetconfError> {
     let netplan = netplan.ok_or(NetconfError::Missing)?;
-    let applied = Applied { etc: sys.path("etc/netplan"), kept: work.join("netplan.kept") };
+    let applied = Applied {
+        etc: sys.path("etc/netplan"),
+        kept: work.join("netplan.kept"),
+    };
     let replace = || -> io::Result<()> {
         std::fs::create_dir_all(&applied.kept)?;
         std::fs::create_dir_all(&applied.etc)?;
@@ -44,7 +52,9 @@ pub fn apply(sys: &Sys, runner: &dyn Runner, netplan: Option<&Path>, work: &Path
         std::fs::copy(netplan, applied.etc.join("netplan.yaml"))?;
         Ok(())
     };
-    let result = replace().map_err(NetconfError::Files).and_then(|()| Ok(must(runner, &apply_command())?));
+    let result = replace()
+        .map_err(NetconfError::Files)
+        .and_then(|()| Ok(must(runner, &apply_command())?));
     match result {
         Ok(_) => Ok(applied),
         Err(e) => {

@@ -13,8 +13,16 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// The strings of a list, or of a single text with commas or spaces.
 fn names(value: Option<&Value>) -> Vec<String> {
     match value {
-        Some(Value::String(s)) => s.split([',', ' ']).filter(|p| !p.is_empty()).map(str::to_owned).collect(),
-        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Some(Value::String(s)) => s
+            .split([',', ' '])
+            .filter(|p| !p.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        Some(Value::Array(items)) => items
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -33,10 +41,19 @@ pub fn wanted(packages: &Map<String, Value>) -> bool {
 ///
 /// # Errors
 /// The first command that failed.
-pub fn install(runner: &dyn Runner, packages: &Map<String, Value>, downloads: &Path) -> Result<String, CommandFailed> {
+pub fn install(
+    runner: &dyn Runner,
+    packages: &Map<String, Value>,
+    downloads: &Path,
+) -> Result<String, CommandFailed> {
     let mut said = String::new();
     apt(runner, &names(packages.get("apt")), &mut said)?;
-    for snap in packages.get("snap").and_then(Value::as_array).into_iter().flatten() {
+    for snap in packages
+        .get("snap")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         snap_install(runner, snap, &mut said)?;
     }
     for url in names(packages.get("url")) {
@@ -63,7 +80,11 @@ fn apt(runner: &dyn Runner, packages: &[String], said: &mut String) -> Result<()
         let output = runner.run(&Cmd::new(&["dpkg-query", "-W", "-f=${Status}", name]), None);
         output.end == End::Exited(0) && output.stdout.contains("install ok installed")
     };
-    let missing: Vec<&str> = packages.iter().filter(|p| !installed(p)).map(String::as_str).collect();
+    let missing: Vec<&str> = packages
+        .iter()
+        .filter(|p| !installed(p))
+        .map(String::as_str)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -81,8 +102,14 @@ fn apt(runner: &dyn Runner, packages: &[String], said: &mut String) -> Result<()
 }
 
 fn snap_install(runner: &dyn Runner, snap: &Value, said: &mut String) -> Result<(), CommandFailed> {
-    let text = |key: &str| snap.get(key).and_then(Value::as_str).filter(|t| !t.is_empty());
-    let Some(name) = snap.as_str().or_else(|| text("name")) else { return Ok(()) };
+    let text = |key: &str| {
+        snap.get(key)
+            .and_then(Value::as_str)
+            .filter(|t| !t.is_empty())
+    };
+    let Some(name) = snap.as_str().or_else(|| text("name")) else {
+        return Ok(());
+    };
     let mut argv = vec!["snap".to_owned(), "install".to_owned(), name.to_owned()];
     argv.extend(text("channel").map(|c| format!("--channel={c}")));
     match text("mode") {
@@ -97,16 +124,33 @@ fn snap_install(runner: &dyn Runner, snap: &Value, said: &mut String) -> Result<
     Ok(())
 }
 
-fn fetch(runner: &dyn Runner, url: &str, downloads: &Path, said: &mut String) -> Result<(), CommandFailed> {
-    let name = url.split(['?', '#']).next().and_then(|u| u.rsplit('/').next()).filter(|n| !n.is_empty() && *n != "..").unwrap_or("download");
+fn fetch(
+    runner: &dyn Runner,
+    url: &str,
+    downloads: &Path,
+    said: &mut String,
+) -> Result<(), CommandFailed> {
+    let name = url
+        .split(['?', '#'])
+        .next()
+        .and_then(|u| u.rsplit('/').next())
+        .filter(|n| !n.is_empty() && *n != "..")
+        .unwrap_or("download");
     let path = downloads.join(name);
     let (path, dir) = (path.to_string_lossy(), downloads.to_string_lossy());
-    let argv: Vec<&str> =
-        if runner.has("curl") { vec!["curl", "-fsSL", "-o", &path, "--", url] } else { vec!["wget", "-q", "-O", &path, "--", url] };
+    let argv: Vec<&str> = if runner.has("curl") {
+        vec!["curl", "-fsSL", "-o", &path, "--", url]
+    } else {
+        vec!["wget", "-q", "-O", &path, "--", url]
+    };
     let mut cmd = Cmd::new(&argv);
     cmd.limit = LIMIT;
     keep(said, &must(runner, &cmd)?);
-    let archive = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"].iter().any(|e| name.ends_with(e));
+    let archive = [
+        ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2",
+    ]
+    .iter()
+    .any(|e| name.ends_with(e));
     let then: Option<Cmd> = if archive {
         Some(Cmd::new(&["tar", "-xf", &path, "-C", &dir]))
     } else if name.ends_with(".zip") {

@@ -21,7 +21,11 @@ use agent::process::{Cmd, End, Host, Output, Runner};
 pub const SECRET: &str = "s3cret-of-the-machine";
 
 /// Short waits, so that what is retried is retried at once.
-pub const HASTY: Patience = Patience { first: Duration::from_millis(2), most: Duration::from_millis(10), limit: Duration::from_secs(20) };
+pub const HASTY: Patience = Patience {
+    first: Duration::from_millis(2),
+    most: Duration::from_millis(10),
+    limit: Duration::from_secs(20),
+};
 
 // ---------------------------------------------------------------- the service
 
@@ -36,8 +40,14 @@ pub struct Req {
 impl Req {
     /// Parts of a multipart body: name, content.
     pub fn parts(&self) -> Vec<(String, Vec<u8>)> {
-        let kind = self.headers.get("content-type").cloned().unwrap_or_default();
-        let Some((_, boundary)) = kind.split_once("boundary=") else { return Vec::new() };
+        let kind = self
+            .headers
+            .get("content-type")
+            .cloned()
+            .unwrap_or_default();
+        let Some((_, boundary)) = kind.split_once("boundary=") else {
+            return Vec::new();
+        };
         let mark = format!("--{boundary}").into_bytes();
         let mut out = Vec::new();
         let mut at = find(&self.body, &mark, 0).expect("a first boundary");
@@ -50,14 +60,22 @@ impl Req {
             let part = &self.body[at + 2..next - 2];
             let head_end = find(part, b"\r\n\r\n", 0).expect("a head");
             let head = String::from_utf8_lossy(&part[..head_end]).into_owned();
-            let name = head.split("name=\"").nth(1).and_then(|r| r.split('"').next()).expect("a name").to_owned();
+            let name = head
+                .split("name=\"")
+                .nth(1)
+                .and_then(|r| r.split('"').next())
+                .expect("a name")
+                .to_owned();
             out.push((name, part[head_end + 4..].to_vec()));
             at = next;
         }
     }
 
     pub fn field(&self, name: &str) -> Option<String> {
-        self.parts().into_iter().find(|(n, _)| n == name).map(|(_, v)| String::from_utf8_lossy(&v).into_owned())
+        self.parts()
+            .into_iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| String::from_utf8_lossy(&v).into_owned())
     }
 
     /// Signed with the machine's key.
@@ -75,7 +93,10 @@ impl Req {
 }
 
 fn find(hay: &[u8], needle: &[u8], from: usize) -> Option<usize> {
-    hay[from..].windows(needle.len()).position(|w| w == needle).map(|n| n + from)
+    hay[from..]
+        .windows(needle.len())
+        .position(|w| w == needle)
+        .map(|n| n + from)
 }
 
 pub struct Resp {
@@ -88,7 +109,12 @@ pub struct Resp {
 
 impl Resp {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), cut: None }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: body.into(),
+            cut: None,
+        }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -120,7 +146,12 @@ impl Server {
                 std::thread::spawn(move || serve(stream.unwrap(), &seen, &*handler));
             }
         });
-        Self { url: format!("http://{address}"), log, stop, thread: Some(thread) }
+        Self {
+            url: format!("http://{address}"),
+            log,
+            stop,
+            thread: Some(thread),
+        }
     }
 
     pub fn requests(&self) -> Vec<Req> {
@@ -129,14 +160,25 @@ impl Server {
 
     /// The signals that were accepted: status word and request.
     pub fn signals(&self) -> Vec<(String, Req)> {
-        let posts = self.requests().into_iter().filter(|r| r.method == "POST" && r.path == "/MAAS/metadata/2012-03-01/");
-        posts.filter(|r| r.field("op").as_deref() == Some("signal")).map(|r| (r.field("status").unwrap(), r)).collect()
+        let posts = self
+            .requests()
+            .into_iter()
+            .filter(|r| r.method == "POST" && r.path == "/MAAS/metadata/2012-03-01/");
+        posts
+            .filter(|r| r.field("op").as_deref() == Some("signal"))
+            .map(|r| (r.field("status").unwrap(), r))
+            .collect()
     }
 
     /// The webhook events, in order.
     pub fn events(&self) -> Vec<serde_json::Value> {
-        let posts = self.requests().into_iter().filter(|r| r.path.starts_with("/MAAS/metadata/status/"));
-        posts.map(|r| serde_json::from_slice(&r.body).unwrap()).collect()
+        let posts = self
+            .requests()
+            .into_iter()
+            .filter(|r| r.path.starts_with("/MAAS/metadata/status/"));
+        posts
+            .map(|r| serde_json::from_slice(&r.body).unwrap())
+            .collect()
     }
 
     pub fn preseed(&self) -> String {
@@ -148,7 +190,11 @@ impl Server {
     }
 
     pub fn metadata(&self, journal: &Journal) -> Metadata {
-        Metadata::new(Http::new(journal.clone()), Config::parse(&self.preseed()).unwrap(), HASTY)
+        Metadata::new(
+            Http::new(journal.clone()),
+            Config::parse(&self.preseed()).unwrap(),
+            HASTY,
+        )
     }
 }
 
@@ -160,14 +206,21 @@ impl Drop for Server {
     }
 }
 
-fn serve(mut stream: TcpStream, seen: &Mutex<Vec<Req>>, handler: &(impl Fn(&Req) -> Resp + ?Sized)) {
+fn serve(
+    mut stream: TcpStream,
+    seen: &Mutex<Vec<Req>>,
+    handler: &(impl Fn(&Req) -> Resp + ?Sized),
+) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
     if reader.read_line(&mut line).unwrap_or(0) == 0 {
         return;
     }
     let mut words = line.split_whitespace();
-    let (method, path) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
+    let (method, path) = (
+        words.next().unwrap().to_owned(),
+        words.next().unwrap().to_owned(),
+    );
     let mut headers = HashMap::new();
     loop {
         let mut line = String::new();
@@ -177,29 +230,57 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<Req>>, handler: &(impl Fn(&Req)
             None => break,
         };
     }
-    let length = headers.get("content-length").map_or(0, |l| l.parse().unwrap());
+    let length = headers
+        .get("content-length")
+        .map_or(0, |l| l.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    let request = Req { method, path, headers, body };
+    let request = Req {
+        method,
+        path,
+        headers,
+        body,
+    };
     let response = handler(&request);
     // Only what was accepted counts: the client repeats the rest.
     if response.status < 400 {
         seen.lock().unwrap().push(request);
     }
-    let mut head = format!("HTTP/1.1 {} x\r\nContent-Length: {}\r\nConnection: close\r\n", response.status, response.body.len());
-    response.headers.iter().for_each(|(k, v)| head.push_str(&format!("{k}: {v}\r\n")));
+    let mut head = format!(
+        "HTTP/1.1 {} x\r\nContent-Length: {}\r\nConnection: close\r\n",
+        response.status,
+        response.body.len()
+    );
+    response
+        .headers
+        .iter()
+        .for_each(|(k, v)| head.push_str(&format!("{k}: {v}\r\n")));
     head.push_str("\r\n");
-    let sent = response.cut.unwrap_or(response.body.len()).min(response.body.len());
+    let sent = response
+        .cut
+        .unwrap_or(response.body.len())
+        .min(response.body.len());
     // A client that went away is what some tests are about.
-    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&response.body[..sent])).ok();
+    stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(&response.body[..sent]))
+        .ok();
 }
 
 /// A file with ranges. The first answer of each entry in `cuts` breaks off after so many bytes.
 pub fn serve_file(request: &Req, content: &[u8], cuts: &Mutex<Vec<usize>>) -> Resp {
-    let from = request.headers.get("range").map(|r| r.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap());
+    let from = request.headers.get("range").map(|r| {
+        r.trim_start_matches("bytes=")
+            .trim_end_matches('-')
+            .parse::<usize>()
+            .unwrap()
+    });
     let mut response = match from {
         None => Resp::new(200, content),
-        Some(from) => Resp::new(206, &content[from..]).header("Content-Range", &format!("bytes {from}-{}/{}", content.len() - 1, content.len())),
+        Some(from) => Resp::new(206, &content[from..]).header(
+            "Content-Range",
+            &format!("bytes {from}-{}/{}", content.len() - 1, content.len()),
+        ),
     };
     response.cut = cuts.lock().unwrap().pop();
     response
@@ -211,7 +292,8 @@ pub fn tar(files: &[(&str, &str)]) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o755);
-        out.append_data(&mut header, path, content.as_bytes()).unwrap();
+        out.append_data(&mut header, path, content.as_bytes())
+            .unwrap();
     }
     out.into_inner().unwrap()
 }
@@ -225,7 +307,9 @@ pub struct Machine {
 impl Machine {
     pub fn new(root: &Path) -> Self {
         std::fs::create_dir_all(root).unwrap();
-        Self { root: root.to_owned() }
+        Self {
+            root: root.to_owned(),
+        }
     }
 
     pub fn file(&self, path: &str, content: impl AsRef<[u8]>) -> &Self {
@@ -246,41 +330,107 @@ impl Machine {
     pub fn link(&self, at: &str, to: &str) -> &Self {
         let path = self.root.join(at);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        symlink(format!("{}{to}", "../".repeat(at.matches('/').count())), path).unwrap();
+        symlink(
+            format!("{}{to}", "../".repeat(at.matches('/').count())),
+            path,
+        )
+        .unwrap();
         self
     }
 
     /// A PCI device at `sys/devices/PLACE`.
-    pub fn pci(&self, place: &str, vendor: &str, device: &str, class: &str, driver: &str, numa: &str) -> &Self {
+    pub fn pci(
+        &self,
+        place: &str,
+        vendor: &str,
+        device: &str,
+        class: &str,
+        driver: &str,
+        numa: &str,
+    ) -> &Self {
         let address = place.rsplit('/').next().unwrap();
         let dir = format!("sys/devices/{place}");
-        self.files(&dir, &[("vendor", vendor), ("device", device), ("class", class), ("numa_node", numa), ("modalias", &format!("pci:v{vendor}d{device}"))]);
+        self.files(
+            &dir,
+            &[
+                ("vendor", vendor),
+                ("device", device),
+                ("class", class),
+                ("numa_node", numa),
+                ("modalias", &format!("pci:v{vendor}d{device}")),
+            ],
+        );
         self.link(&format!("sys/bus/pci/devices/{address}"), &dir);
         if !driver.is_empty() {
             self.file(&format!("sys/bus/pci/drivers/{driver}/.keep"), "");
-            self.link(&format!("{dir}/driver"), &format!("sys/bus/pci/drivers/{driver}"));
+            self.link(
+                &format!("{dir}/driver"),
+                &format!("sys/bus/pci/drivers/{driver}"),
+            );
         }
         self
     }
 
     /// A disk whose sysfs directory is below `sys/devices/PLACE/block`.
-    pub fn disk(&self, place: &str, name: &str, dev: &str, sectors: u64, extra: &[(&str, &str)]) -> &Self {
+    pub fn disk(
+        &self,
+        place: &str,
+        name: &str,
+        dev: &str,
+        sectors: u64,
+        extra: &[(&str, &str)],
+    ) -> &Self {
         let dir = format!("sys/devices/{place}/block/{name}");
-        self.files(&dir, &[("size", &sectors.to_string()), ("dev", dev), ("ro", "0"), ("removable", "0"), ("queue/logical_block_size", "512"), ("queue/rotational", "0")]);
+        self.files(
+            &dir,
+            &[
+                ("size", &sectors.to_string()),
+                ("dev", dev),
+                ("ro", "0"),
+                ("removable", "0"),
+                ("queue/logical_block_size", "512"),
+                ("queue/rotational", "0"),
+            ],
+        );
         self.files(&dir, extra);
         self.link(&format!("{dir}/device"), &format!("sys/devices/{place}"));
         self.link(&format!("sys/block/{name}"), &dir);
         self
     }
 
-    pub fn partition(&self, disk: &str, name: &str, number: u32, start: u64, sectors: u64) -> &Self {
+    pub fn partition(
+        &self,
+        disk: &str,
+        name: &str,
+        number: u32,
+        start: u64,
+        sectors: u64,
+    ) -> &Self {
         let dir = format!("sys/block/{disk}/{name}");
-        self.files(&dir, &[("partition", &number.to_string()), ("start", &start.to_string()), ("size", &sectors.to_string()), ("ro", "0"), ("dev", &format!("254:{number}"))])
+        self.files(
+            &dir,
+            &[
+                ("partition", &number.to_string()),
+                ("start", &start.to_string()),
+                ("size", &sectors.to_string()),
+                ("ro", "0"),
+                ("dev", &format!("254:{number}")),
+            ],
+        )
     }
 
     pub fn nic(&self, place: &str, name: &str, mac: &str, extra: &[(&str, &str)]) -> &Self {
         let dir = format!("sys/devices/{place}/net/{name}");
-        self.files(&dir, &[("type", "1"), ("address", mac), ("mtu", "1500"), ("flags", "0x1003"), ("dev_port", "0")]);
+        self.files(
+            &dir,
+            &[
+                ("type", "1"),
+                ("address", mac),
+                ("mtu", "1500"),
+                ("flags", "0x1003"),
+                ("dev_port", "0"),
+            ],
+        );
         self.files(&dir, extra);
         self.link(&format!("{dir}/device"), &format!("sys/devices/{place}"));
         self.link(&format!("sys/class/net/{name}"), &dir)
@@ -288,7 +438,16 @@ impl Machine {
 
     pub fn cpu(&self, id: u32, package: u32, core: u32) -> &Self {
         let id_text = id.to_string();
-        self.files(&format!("sys/devices/system/cpu/cpu{id}"), &[("topology/physical_package_id", &package.to_string()), ("topology/core_id", &core.to_string()), ("topology/die_id", "0"), ("online", "1"), (".id", &id_text)])
+        self.files(
+            &format!("sys/devices/system/cpu/cpu{id}"),
+            &[
+                ("topology/physical_package_id", &package.to_string()),
+                ("topology/core_id", &core.to_string()),
+                ("topology/die_id", "0"),
+                ("online", "1"),
+                (".id", &id_text),
+            ],
+        )
     }
 }
 
@@ -306,28 +465,48 @@ pub struct Recorder {
 }
 
 pub fn ok(stdout: &str) -> Output {
-    Output { end: End::Exited(0), stdout: stdout.to_owned(), stderr: String::new() }
+    Output {
+        end: End::Exited(0),
+        stdout: stdout.to_owned(),
+        stderr: String::new(),
+    }
 }
 
 pub fn fails(status: i32, stderr: &str) -> Output {
-    Output { end: End::Exited(status), stdout: String::new(), stderr: stderr.to_owned() }
+    Output {
+        end: End::Exited(status),
+        stdout: String::new(),
+        stderr: stderr.to_owned(),
+    }
 }
 
 impl Recorder {
     /// Commands that contain `words` get what `hook` returns.
-    pub fn on(mut self, words: &str, hook: impl Fn(&Cmd) -> Option<Output> + Send + Sync + 'static) -> Self {
+    pub fn on(
+        mut self,
+        words: &str,
+        hook: impl Fn(&Cmd) -> Option<Output> + Send + Sync + 'static,
+    ) -> Self {
         self.hooks.push((words.to_owned(), Box::new(hook)));
         self
     }
 
     pub fn lines(&self) -> Vec<String> {
-        self.log.lock().unwrap().iter().map(ToString::to_string).collect()
+        self.log
+            .lock()
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// Place of the first command that contains `words`.
     pub fn place(&self, words: &str) -> usize {
         let lines = self.lines();
-        lines.iter().position(|l| l.contains(words)).unwrap_or_else(|| panic!("no `{words}` in\n{}", lines.join("\n")))
+        lines
+            .iter()
+            .position(|l| l.contains(words))
+            .unwrap_or_else(|| panic!("no `{words}` in\n{}", lines.join("\n")))
     }
 
     pub fn never(&self, words: &str) -> bool {
@@ -339,7 +518,12 @@ impl Runner for Recorder {
     fn run(&self, cmd: &Cmd, source: Option<&mut dyn Read>) -> Output {
         self.log.lock().unwrap().push(cmd.clone());
         let line = cmd.to_string();
-        if let Some(output) = self.hooks.iter().filter(|(words, _)| line.contains(words.as_str())).find_map(|(_, hook)| hook(cmd)) {
+        if let Some(output) = self
+            .hooks
+            .iter()
+            .filter(|(words, _)| line.contains(words.as_str()))
+            .find_map(|(_, hook)| hook(cmd))
+        {
             return output;
         }
         if self.real.iter().any(|r| *r == cmd.argv[0]) {

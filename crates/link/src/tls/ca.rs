@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use ring::digest;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
@@ -35,11 +35,14 @@ impl Identity {
     /// # Errors
     /// When the PEM cannot be read.
     pub fn certificate_der(&self) -> Result<CertificateDer<'static>, TlsError> {
-        CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|e| TlsError::Read(e.to_string()))
+        CertificateDer::from_pem_slice(self.certificate.as_bytes())
+            .map_err(|e| TlsError::Read(e.to_string()))
     }
 
     pub(super) fn key_der(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
-        PrivatePkcs8KeyDer::from_pem_slice(self.key.as_bytes()).map(PrivateKeyDer::Pkcs8).map_err(|e| TlsError::Read(e.to_string()))
+        PrivatePkcs8KeyDer::from_pem_slice(self.key.as_bytes())
+            .map(PrivateKeyDer::Pkcs8)
+            .map_err(|e| TlsError::Read(e.to_string()))
     }
 
     /// The fingerprint of the certificate.
@@ -72,35 +75,51 @@ pub fn new_authority(random: [u8; 16]) -> Result<Identity, TlsError> {
     let key = KeyPair::generate()?;
     let mut p = CertificateParams::new(Vec::<String>::new())?;
     p.serial_number = Some(serial(random));
-    p.distinguished_name.push(DnType::CommonName, "Steelyard installation");
+    p.distinguished_name
+        .push(DnType::CommonName, "Steelyard installation");
     p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     p.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     p.not_before = rcgen::date_time_ymd(2020, 1, 1);
     p.not_after = rcgen::date_time_ymd(2120, 1, 1);
     let certificate = p.self_signed(&key)?;
-    Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+    Ok(Identity {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    })
 }
 
 fn issuer(authority: &Identity) -> Result<Issuer<'static, KeyPair>, TlsError> {
-    Ok(Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?)
+    Ok(Issuer::from_ca_cert_pem(
+        &authority.certificate,
+        KeyPair::from_pem(&authority.key)?,
+    )?)
 }
 
 /// Issues the certificate of a region's own socket.
 ///
 /// # Errors
 /// When the authority cannot be read.
-pub fn issue_region(authority: &Identity, addresses: &[IpAddr], random: [u8; 16]) -> Result<Identity, TlsError> {
+pub fn issue_region(
+    authority: &Identity,
+    addresses: &[IpAddr],
+    random: [u8; 16],
+) -> Result<Identity, TlsError> {
     let key = KeyPair::generate()?;
     let mut p = CertificateParams::new(vec![SERVER_NAME.to_owned()])?;
     p.serial_number = Some(serial(random));
-    p.distinguished_name.push(DnType::CommonName, "Steelyard region");
-    p.subject_alt_names.extend(addresses.iter().map(|a| SanType::IpAddress(*a)));
+    p.distinguished_name
+        .push(DnType::CommonName, "Steelyard region");
+    p.subject_alt_names
+        .extend(addresses.iter().map(|a| SanType::IpAddress(*a)));
     p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     p.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     p.not_before = rcgen::date_time_ymd(2020, 1, 1);
     p.not_after = rcgen::date_time_ymd(2120, 1, 1);
     let certificate = p.signed_by(&key, &issuer(authority)?)?;
-    Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+    Ok(Identity {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    })
 }
 
 /// A rack's new key and its request for a certificate (PEM both).
@@ -119,7 +138,12 @@ pub fn request(hostname: &str) -> Result<(String, String), TlsError> {
 ///
 /// # Errors
 /// When the request cannot be read or its signature is wrong.
-pub fn issue_rack(authority: &Identity, csr: &str, hostname: &str, random: [u8; 16]) -> Result<String, TlsError> {
+pub fn issue_rack(
+    authority: &Identity,
+    csr: &str,
+    hostname: &str,
+    random: [u8; 16],
+) -> Result<String, TlsError> {
     let mut request = CertificateSigningRequestParams::from_pem(csr)?;
     let mut p = CertificateParams::new(Vec::<String>::new())?;
     p.serial_number = Some(serial(random));
@@ -144,7 +168,9 @@ pub struct Secret {
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Secret").field("authority", &self.authority).finish_non_exhaustive()
+        f.debug_struct("Secret")
+            .field("authority", &self.authority)
+            .finish_non_exhaustive()
     }
 }
 
@@ -152,7 +178,10 @@ impl Secret {
     /// A secret from 32 random bytes.
     #[must_use]
     pub fn new(random: [u8; 32], authority: &str) -> Self {
-        Self { token: URL_SAFE_NO_PAD.encode(random), authority: authority.to_owned() }
+        Self {
+            token: URL_SAFE_NO_PAD.encode(random),
+            authority: authority.to_owned(),
+        }
     }
 
     /// The word that is printed and pasted.
@@ -168,9 +197,13 @@ impl Secret {
     pub fn parse(word: &str) -> Result<Self, TlsError> {
         let (token, authority) = word.trim().split_once('.').ok_or(TlsError::Secret)?;
         let token_ok = URL_SAFE_NO_PAD.decode(token).is_ok_and(|b| b.len() == 32);
-        let authority_ok = authority.len() == 64 && authority.bytes().all(|b| b.is_ascii_hexdigit());
+        let authority_ok =
+            authority.len() == 64 && authority.bytes().all(|b| b.is_ascii_hexdigit());
         if token_ok && authority_ok {
-            Ok(Self { token: token.to_owned(), authority: authority.to_ascii_lowercase() })
+            Ok(Self {
+                token: token.to_owned(),
+                authority: authority.to_ascii_lowercase(),
+            })
         } else {
             Err(TlsError::Secret)
         }

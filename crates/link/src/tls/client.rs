@@ -60,7 +60,9 @@ struct Session {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("regions", &self.inner.regions).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("regions", &self.inner.regions)
+            .finish_non_exhaustive()
     }
 }
 
@@ -75,14 +77,20 @@ impl Client {
     /// When the certificates cannot be used.
     pub fn new(regions: Vec<String>, authority: &str, own: &Identity) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
-        let root = Identity { certificate: authority.to_owned(), key: String::new() }.certificate_der()?;
+        let root = Identity {
+            certificate: authority.to_owned(),
+            key: String::new(),
+        }
+        .certificate_der()?;
         roots.add(root).map_err(TlsError::Config)?;
-        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::Config)?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![own.certificate_der()?], own.key_der()?)
-            .map_err(TlsError::Config)?;
+        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Config)?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![own.certificate_der()?], own.key_der()?)
+        .map_err(TlsError::Config)?;
         config.alpn_protocols = vec![b"steelyard-link".to_vec()];
         Ok(Self {
             inner: Arc::new(Inner {
@@ -112,7 +120,9 @@ impl Client {
                 Ok(Err(e)) => last = away(format!("{region}: {e}")),
                 Err(_) => last = away(format!("{region}: no answer within {CONNECT_TIME:?}")),
             }
-            self.inner.turn.store(((start + i + 1) % n) as u64, Ordering::Relaxed);
+            self.inner
+                .turn
+                .store(((start + i + 1) % n) as u64, Ordering::Relaxed);
         }
         Err(last)
     }
@@ -154,16 +164,25 @@ impl Session {
     async fn call(&self, call: Call, limit: Duration) -> Result<Reply, LinkError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answer);
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, answer);
         let sent = async {
-            self.up.send(Up { id, call }).await.map_err(|_| away("the connection ended"))?;
+            self.up
+                .send(Up { id, call })
+                .await
+                .map_err(|_| away("the connection ended"))?;
             answered.await.map_err(|_| away("the connection ended"))?
         };
         let result = tokio::select! {
             () = self.over.cancelled() => Err(away("the connection ended")),
             r = tokio::time::timeout(limit, sent) => r.unwrap_or_else(|_| Err(away(format!("no answer within {limit:?}")))),
         };
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
         result
     }
 }
@@ -173,17 +192,27 @@ async fn run(session: Arc<Session>, tls: TlsStream<TcpStream>, mut out: mpsc::Re
     let (mut read, mut write) = split(tls);
     let reading = async {
         loop {
-            let Some(down) = frame::read::<_, Down>(&mut read, MAX_MESSAGE).await? else { return Ok::<(), std::io::Error>(()) };
+            let Some(down) = frame::read::<_, Down>(&mut read, MAX_MESSAGE).await? else {
+                return Ok::<(), std::io::Error>(());
+            };
             match down {
                 Down::Reply { id, result } => {
-                    let waiting = session.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                    let waiting = session
+                        .waiting
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .remove(&id);
                     if let Some(w) = waiting {
                         // The caller may have given up.
                         w.send(result.map_err(LinkError::from)).ok();
                     }
                 }
                 Down::Push { message } => {
-                    let to = session.pushes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let to = session
+                        .pushes
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .clone();
                     if let Some(to) = to
                         && to.send(message).await.is_err()
                     {
@@ -215,49 +244,105 @@ async fn run(session: Arc<Session>, tls: TlsStream<TcpStream>, mut out: mpsc::Re
         () = pinging => tracing::info!("the region does not answer"),
     }
     session.over.cancel();
-    session.pushes.lock().unwrap_or_else(PoisonError::into_inner).take();
-    session.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    session
+        .pushes
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    session
+        .waiting
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clear();
 }
 
 #[async_trait]
 impl Region for Client {
     async fn hello(&self, hello: Hello) -> Result<Welcome, LinkError> {
         let session = self.fresh().await?;
-        match session.call(Call::Hello(Box::new(hello)), CALL_TIME).await? {
+        match session
+            .call(Call::Hello(Box::new(hello)), CALL_TIME)
+            .await?
+        {
             Reply::Welcome(w) => Ok(w),
-            Reply::Done | Reply::Response(_) => Err(LinkError::Invalid("an answer to another question".to_owned())),
+            Reply::Done | Reply::Response(_) => Err(LinkError::Invalid(
+                "an answer to another question".to_owned(),
+            )),
         }
     }
 
-    async fn subscribe(&self, _rack: &SystemId, from: Option<Position>) -> Result<mpsc::Receiver<ToRack>, LinkError> {
+    async fn subscribe(
+        &self,
+        _rack: &SystemId,
+        from: Option<Position>,
+    ) -> Result<mpsc::Receiver<ToRack>, LinkError> {
         let session = self.standing().await?;
         let (to, messages) = mpsc::channel(SUBSCRIPTION_CAPACITY);
-        *session.pushes.lock().unwrap_or_else(PoisonError::into_inner) = Some(to);
+        *session
+            .pushes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(to);
         session.call(Call::Subscribe(from), CALL_TIME).await?;
         Ok(messages)
     }
 
     async fn report(&self, _rack: &SystemId, batch: Batch) -> Result<(), LinkError> {
-        self.standing().await?.call(Call::Report(Box::new(batch)), CALL_TIME).await.map(|_| ())
+        self.standing()
+            .await?
+            .call(Call::Report(Box::new(batch)), CALL_TIME)
+            .await
+            .map(|_| ())
     }
 
     async fn complete(&self, _rack: &SystemId, result: CommandResult) -> Result<(), LinkError> {
-        self.standing().await?.call(Call::Complete(result), CALL_TIME).await.map(|_| ())
+        self.standing()
+            .await?
+            .call(Call::Complete(result), CALL_TIME)
+            .await
+            .map(|_| ())
     }
 
-    async fn pass(&self, _rack: &SystemId, request: PassedRequest) -> Result<PassedResponse, LinkError> {
-        match self.standing().await?.call(Call::Pass(Box::new(request)), CALL_TIME).await? {
+    async fn pass(
+        &self,
+        _rack: &SystemId,
+        request: PassedRequest,
+    ) -> Result<PassedResponse, LinkError> {
+        match self
+            .standing()
+            .await?
+            .call(Call::Pass(Box::new(request)), CALL_TIME)
+            .await?
+        {
             Reply::Response(r) => Ok(r),
-            Reply::Done | Reply::Welcome(_) => Err(LinkError::Invalid("an answer to another question".to_owned())),
+            Reply::Done | Reply::Welcome(_) => Err(LinkError::Invalid(
+                "an answer to another question".to_owned(),
+            )),
         }
     }
 
-    async fn blob(&self, _rack: &SystemId, sha256: &str, offset: u64) -> Result<BlobReader, LinkError> {
-        let mut tls = self.connect(&Open::Blob { sha256: sha256.to_owned(), offset }).await?;
+    async fn blob(
+        &self,
+        _rack: &SystemId,
+        sha256: &str,
+        offset: u64,
+    ) -> Result<BlobReader, LinkError> {
+        let mut tls = self
+            .connect(&Open::Blob {
+                sha256: sha256.to_owned(),
+                offset,
+            })
+            .await?;
         let head = tokio::time::timeout(CALL_TIME, frame::read::<_, BlobHead>(&mut tls, 64 << 10));
-        let head = head.await.map_err(|_| away("no answer"))?.map_err(away)?.ok_or_else(|| away("the connection ended"))?;
+        let head = head
+            .await
+            .map_err(|_| away("no answer"))?
+            .map_err(away)?
+            .ok_or_else(|| away("the connection ended"))?;
         let size = head.size.map_err(LinkError::from)?;
-        Ok(BlobReader { size, reader: Box::new(tls) })
+        Ok(BlobReader {
+            size,
+            reader: Box::new(tls),
+        })
     }
 }
 
@@ -265,9 +350,16 @@ impl Region for Client {
 ///
 /// # Errors
 /// When the region is another one than the secret names, refuses, or cannot be reached.
-pub async fn enrol(region: &str, secret: &Secret, hostname: &str) -> Result<(Identity, String, SystemId), TlsError> {
+pub async fn enrol(
+    region: &str,
+    secret: &Secret,
+    hostname: &str,
+) -> Result<(Identity, String, SystemId), TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let pinned = Arc::new(Pinned { authority: secret.authority.clone(), provider: Arc::clone(&provider) });
+    let pinned = Arc::new(Pinned {
+        authority: secret.authority.clone(),
+        provider: Arc::clone(&provider),
+    });
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Config)?
@@ -277,16 +369,37 @@ pub async fn enrol(region: &str, secret: &Secret, hostname: &str) -> Result<(Ide
     config.alpn_protocols = vec![b"steelyard-link".to_vec()];
     let (key, csr) = ca::request(hostname)?;
     let attempt = async {
-        let tcp = TcpStream::connect(region).await.map_err(TlsError::Connect)?;
+        let tcp = TcpStream::connect(region)
+            .await
+            .map_err(TlsError::Connect)?;
         let connector = TlsConnector::from(Arc::new(config));
         let mut tls = connector.connect(server_name(), tcp).await.map_err(|e| {
-            if e.to_string().contains(OTHER_REGION) { TlsError::OtherRegion } else { TlsError::Connect(e) }
+            if e.to_string().contains(OTHER_REGION) {
+                TlsError::OtherRegion
+            } else {
+                TlsError::Connect(e)
+            }
         })?;
-        let authority = tls.get_ref().1.peer_certificates().and_then(|c| c.last()).map(|c| pem(c)).ok_or(TlsError::OtherRegion)?;
-        let open = Open::Enrol { token: secret.token.clone(), csr, hostname: hostname.to_owned() };
-        frame::write(&mut tls, &open).await.map_err(TlsError::Connect)?;
-        let answer: Option<Enrolled> = frame::read(&mut tls, 64 << 10).await.map_err(TlsError::Connect)?;
-        let answer = answer.ok_or_else(|| TlsError::Refused("it closed the connection".to_owned()))?;
+        let authority = tls
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|c| c.last())
+            .map(|c| pem(c))
+            .ok_or(TlsError::OtherRegion)?;
+        let open = Open::Enrol {
+            token: secret.token.clone(),
+            csr,
+            hostname: hostname.to_owned(),
+        };
+        frame::write(&mut tls, &open)
+            .await
+            .map_err(TlsError::Connect)?;
+        let answer: Option<Enrolled> = frame::read(&mut tls, 64 << 10)
+            .await
+            .map_err(TlsError::Connect)?;
+        let answer =
+            answer.ok_or_else(|| TlsError::Refused("it closed the connection".to_owned()))?;
         let (certificate, rack) = answer.result.map_err(TlsError::Refused)?;
         Ok((Identity { certificate, key }, authority, rack))
     };
@@ -298,8 +411,15 @@ pub async fn enrol(region: &str, secret: &Secret, hostname: &str) -> Result<(Ide
 fn pem(der: &CertificateDer<'_>) -> String {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|c| std::str::from_utf8(c).unwrap_or("")).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    let lines: Vec<&str> = text
+        .as_bytes()
+        .chunks(64)
+        .map(|c| std::str::from_utf8(c).unwrap_or(""))
+        .collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
 }
 
 const OTHER_REGION: &str = "not the authority that the secret names";
@@ -320,14 +440,21 @@ impl ServerCertVerifier for Pinned {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let root = intermediates.iter().find(|c| ca::fingerprint(c) == self.authority);
-        let Some(root) = root else { return Err(rustls::Error::General(OTHER_REGION.to_owned())) };
+        let root = intermediates
+            .iter()
+            .find(|c| ca::fingerprint(c) == self.authority);
+        let Some(root) = root else {
+            return Err(rustls::Error::General(OTHER_REGION.to_owned()));
+        };
         let mut roots = RootCertStore::empty();
         roots.add(root.clone().into_owned())?;
-        rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
-            .build()
-            .map_err(|e| rustls::Error::General(e.to_string()))?
-            .verify_server_cert(end_entity, &[], name, ocsp, now)
+        rustls::client::WebPkiServerVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::clone(&self.provider),
+        )
+        .build()
+        .map_err(|e| rustls::Error::General(e.to_string()))?
+        .verify_server_cert(end_entity, &[], name, ocsp, now)
     }
 
     fn verify_tls12_signature(
@@ -336,7 +463,12 @@ impl ServerCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -345,10 +477,17 @@ impl ServerCertVerifier for Pinned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

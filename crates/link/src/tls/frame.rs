@@ -154,9 +154,15 @@ fn invalid(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> std::io::E
 ///
 /// # Errors
 /// When the connection fails or the message is too long.
-pub async fn write<W: AsyncWrite + Unpin, T: Serialize + Sync>(to: &mut W, message: &T) -> std::io::Result<()> {
+pub async fn write<W: AsyncWrite + Unpin, T: Serialize + Sync>(
+    to: &mut W,
+    message: &T,
+) -> std::io::Result<()> {
     let body = serde_json::to_vec(message).map_err(invalid)?;
-    let length = u32::try_from(body.len()).ok().filter(|n| *n as usize <= MAX_MESSAGE).ok_or_else(|| invalid("message too long"))?;
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|n| *n as usize <= MAX_MESSAGE)
+        .ok_or_else(|| invalid("message too long"))?;
     to.write_all(&length.to_be_bytes()).await?;
     to.write_all(&body).await?;
     to.flush().await
@@ -166,7 +172,10 @@ pub async fn write<W: AsyncWrite + Unpin, T: Serialize + Sync>(to: &mut W, messa
 ///
 /// # Errors
 /// When the connection fails or the frame is not what it should be.
-pub async fn read<R: AsyncRead + Unpin, T: for<'de> Deserialize<'de>>(from: &mut R, limit: usize) -> std::io::Result<Option<T>> {
+pub async fn read<R: AsyncRead + Unpin, T: for<'de> Deserialize<'de>>(
+    from: &mut R,
+    limit: usize,
+) -> std::io::Result<Option<T>> {
     let mut head = [0u8; 4];
     let first = from.read(&mut head).await?;
     if first == 0 {

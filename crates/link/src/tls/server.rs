@@ -39,7 +39,12 @@ pub trait Host: Send + Sync + 'static {
     fn region(&self, fingerprint: String) -> Arc<dyn Region>;
 
     /// Takes a rack in: checks and spends the token, issues its certificate (PEM) and names it.
-    async fn enrol(&self, token: String, csr: String, hostname: String) -> Result<(String, SystemId), String>;
+    async fn enrol(
+        &self,
+        token: String,
+        csr: String,
+        hostname: String,
+    ) -> Result<(String, SystemId), String>;
 }
 
 /// Serves racks until told to stop.
@@ -91,15 +96,20 @@ pub async fn serve(
 }
 
 fn acceptor(authority: &str, own: &Identity) -> Result<TlsAcceptor, TlsError> {
-    let root = Identity { certificate: authority.to_owned(), key: String::new() }.certificate_der()?;
+    let root = Identity {
+        certificate: authority.to_owned(),
+        key: String::new(),
+    }
+    .certificate_der()?;
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).map_err(TlsError::Config)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     // Enrolment comes without a certificate; everything else is refused without one below.
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| TlsError::Read(e.to_string()))?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| TlsError::Read(e.to_string()))?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Config)?
@@ -111,29 +121,57 @@ fn acceptor(authority: &str, own: &Identity) -> Result<TlsAcceptor, TlsError> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn connection(tcp: TcpStream, acceptor: &TlsAcceptor, host: &Arc<dyn Host>) -> std::io::Result<()> {
+async fn connection(
+    tcp: TcpStream,
+    acceptor: &TlsAcceptor,
+    host: &Arc<dyn Host>,
+) -> std::io::Result<()> {
     tcp.set_nodelay(true)?;
     let opened = tokio::time::timeout(OPEN_TIME, async {
         let mut tls = acceptor.accept(tcp).await?;
         let open: Option<Open> = frame::read(&mut tls, MAX_OPEN).await?;
         Ok::<_, std::io::Error>((tls, open))
     });
-    let (mut tls, open) = opened.await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+    let (mut tls, open) = opened
+        .await
+        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
     let Some(open) = open else { return Ok(()) };
-    let fingerprint = tls.get_ref().1.peer_certificates().and_then(|c| c.first()).map(ca::fingerprint);
+    let fingerprint = tls
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|c| c.first())
+        .map(ca::fingerprint);
     match (open, fingerprint) {
-        (Open::Enrol { token, csr, hostname }, _) => {
+        (
+            Open::Enrol {
+                token,
+                csr,
+                hostname,
+            },
+            _,
+        ) => {
             let result = host.enrol(token, csr, hostname).await;
             frame::write(&mut tls, &Enrolled { result }).await?;
             tls.shutdown().await
         }
-        (_, None) => Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, "no client certificate")),
-        (Open::Blob { sha256, offset }, Some(f)) => blob(tls, &host.region(f), &sha256, offset).await,
+        (_, None) => Err(std::io::Error::new(
+            std::io::ErrorKind::PermissionDenied,
+            "no client certificate",
+        )),
+        (Open::Blob { sha256, offset }, Some(f)) => {
+            blob(tls, &host.region(f), &sha256, offset).await
+        }
         (Open::Session, Some(f)) => session(tls, host.region(f)).await,
     }
 }
 
-async fn blob(mut tls: TlsStream<TcpStream>, region: &Arc<dyn Region>, sha256: &str, offset: u64) -> std::io::Result<()> {
+async fn blob(
+    mut tls: TlsStream<TcpStream>,
+    region: &Arc<dyn Region>,
+    sha256: &str,
+    offset: u64,
+) -> std::io::Result<()> {
     match region.blob(&SystemId(String::new()), sha256, offset).await {
         Ok(mut b) => {
             frame::write(&mut tls, &BlobHead { size: Ok(b.size) }).await?;
@@ -146,7 +184,15 @@ async fn blob(mut tls: TlsStream<TcpStream>, region: &Arc<dyn Region>, sha256: &
                 tls.write_all(&buffer[..n]).await?;
             }
         }
-        Err(e) => frame::write(&mut tls, &BlobHead { size: Err(e.into()) }).await?,
+        Err(e) => {
+            frame::write(
+                &mut tls,
+                &BlobHead {
+                    size: Err(e.into()),
+                },
+            )
+            .await?
+        }
     }
     tls.shutdown().await
 }
@@ -161,8 +207,13 @@ async fn session(tls: TlsStream<TcpStream>, region: Arc<dyn Region>) -> std::io:
     let reading = async {
         let mut rack: Option<SystemId> = None;
         loop {
-            let up = tokio::time::timeout(SILENCE, frame::read::<_, frame::Up>(&mut read, MAX_MESSAGE)).await;
-            let Some(up) = up.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?? else { return Ok(()) };
+            let up =
+                tokio::time::timeout(SILENCE, frame::read::<_, frame::Up>(&mut read, MAX_MESSAGE))
+                    .await;
+            let Some(up) = up.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??
+            else {
+                return Ok(());
+            };
             // Only the region knows who this is; what the rack calls itself does not count.
             if let Call::Hello(hello) = up.call {
                 let result = region.hello(*hello).await;
@@ -178,7 +229,10 @@ async fn session(tls: TlsStream<TcpStream>, region: Arc<dyn Region>) -> std::io:
                 down.send(Down::Reply { id: up.id, result }).await.ok();
                 continue;
             };
-            let slot = Arc::clone(&calls).acquire_owned().await.expect("the semaphore is never closed");
+            let slot = Arc::clone(&calls)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
             let (region, down, over) = (Arc::clone(&region), down.clone(), over.clone());
             tasks.spawn(async move {
                 let _slot = slot;
@@ -202,16 +256,26 @@ async fn session(tls: TlsStream<TcpStream>, region: Arc<dyn Region>) -> std::io:
 }
 
 async fn one(region: Arc<dyn Region>, rack: SystemId, up: frame::Up, down: mpsc::Sender<Down>) {
-    let done = |r: Result<(), crate::port::LinkError>| r.map(|()| Reply::Done).map_err(WireError::from);
+    let done =
+        |r: Result<(), crate::port::LinkError>| r.map(|()| Reply::Done).map_err(WireError::from);
     let result = match up.call {
         Call::Report(batch) => done(region.report(&rack, *batch).await),
         Call::Complete(r) => done(region.complete(&rack, r).await),
-        Call::Pass(r) => region.pass(&rack, *r).await.map(Reply::Response).map_err(WireError::from),
+        Call::Pass(r) => region
+            .pass(&rack, *r)
+            .await
+            .map(Reply::Response)
+            .map_err(WireError::from),
         Call::Ping => Ok(Reply::Done),
         Call::Hello(_) => Err(WireError::Invalid("hello comes once".to_owned())),
         Call::Subscribe(from) => match region.subscribe(&rack, from).await {
             Ok(mut messages) => {
-                down.send(Down::Reply { id: up.id, result: Ok(Reply::Done) }).await.ok();
+                down.send(Down::Reply {
+                    id: up.id,
+                    result: Ok(Reply::Done),
+                })
+                .await
+                .ok();
                 while let Some(message) = messages.recv().await {
                     if down.send(Down::Push { message }).await.is_err() {
                         return;

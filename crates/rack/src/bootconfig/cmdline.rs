@@ -18,8 +18,9 @@ pub const ENLIST_HOSTNAME: &str = "maas-enlist";
 const DATASOURCE: &str = "cc:{'datasource_list': ['MAAS']}end_cc";
 /// Ubuntu's releases before 22.04, whose ephemeral system does not start with AppArmor.
 const BEFORE_JAMMY: [&str; 20] = [
-    "precise", "quantal", "raring", "saucy", "trusty", "utopic", "vivid", "wily", "xenial", "yakkety", "zesty",
-    "artful", "bionic", "cosmic", "disco", "eoan", "focal", "groovy", "hirsute", "impish",
+    "precise", "quantal", "raring", "saucy", "trusty", "utopic", "vivid", "wily", "xenial",
+    "yakkety", "zesty", "artful", "bionic", "cosmic", "disco", "eoan", "focal", "groovy",
+    "hirsute", "impish",
 ];
 
 /// The kernel command line for an image, without `BOOTIF`.
@@ -29,10 +30,15 @@ pub fn render(q: &Question<'_>, image: &Image) -> String {
     let base = format!("http://{}", q.rack);
     let mut words: Vec<String> = vec!["nomodeset".into()];
 
-    let root = image.root.as_ref().map(|r| format!("{base}/images/{}", image_path(image, r)));
+    let root = image
+        .root
+        .as_ref()
+        .map(|r| format!("{base}/images/{}", image_path(image, r)));
     match (image.root_method, root) {
         (RootMethod::Squash, Some(url)) => words.push(format!("root=squash:{url}")),
-        (RootMethod::LiveBoot, Some(url)) => words.extend(["boot=live".into(), format!("fetch={url}")]),
+        (RootMethod::LiveBoot, Some(url)) => {
+            words.extend(["boot=live".into(), format!("fetch={url}")])
+        }
         (RootMethod::Dracut, Some(url)) => words.push(format!("root=live:{url}")),
         (RootMethod::None, _) | (_, None) => {}
     }
@@ -60,7 +66,10 @@ pub fn render(q: &Question<'_>, image: &Image) -> String {
     }
 
     let (log_host, log_port) = log_target(q);
-    words.extend([format!("log_host={log_host}"), format!("log_port={log_port}")]);
+    words.extend([
+        format!("log_host={log_host}"),
+        format!("log_port={log_port}"),
+    ]);
 
     match image.arch.as_str() {
         "armhf" => words.push("console=ttyAMA0".into()),
@@ -82,14 +91,22 @@ pub fn render(q: &Question<'_>, image: &Image) -> String {
 
 fn preseed_url(q: &Question<'_>, base: &str) -> String {
     match q.machine {
-        Some(m) => format!("{base}/MAAS/metadata/latest/by-id/{}/?op=get_preseed", m.system_id),
+        Some(m) => format!(
+            "{base}/MAAS/metadata/latest/by-id/{}/?op=get_preseed",
+            m.system_id
+        ),
         None => format!("{base}/MAAS/metadata/latest/enlist-preseed/?op=get_enlist_preseed"),
     }
 }
 
 fn log_target(q: &Question<'_>) -> (String, u16) {
     let settings = &q.snapshot.settings;
-    match settings.remote_syslog.as_deref().map(str::trim).filter(|r| !r.is_empty()) {
+    match settings
+        .remote_syslog
+        .as_deref()
+        .map(str::trim)
+        .filter(|r| !r.is_empty())
+    {
         Some(remote) => split_port(remote, REMOTE_SYSLOG_PORT),
         None if settings.syslog_port == 0 => (q.rack.ip().to_string(), SYSLOG_PORT),
         None => (q.rack.ip().to_string(), settings.syslog_port),
@@ -99,11 +116,16 @@ fn log_target(q: &Question<'_>) -> (String, u16) {
 /// `host`, `host:port`, `[v6]:port` or a bare IPv6 address.
 fn split_port(text: &str, default: u16) -> (String, u16) {
     if let Some((host, port)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) {
-        let port = port.strip_prefix(':').and_then(|p| p.parse().ok()).unwrap_or(default);
+        let port = port
+            .strip_prefix(':')
+            .and_then(|p| p.parse().ok())
+            .unwrap_or(default);
         return (host.to_owned(), port);
     }
     match text.split_once(':') {
-        Some((host, port)) if !port.contains(':') => (host.to_owned(), port.parse().unwrap_or(default)),
+        Some((host, port)) if !port.contains(':') => {
+            (host.to_owned(), port.parse().unwrap_or(default))
+        }
         _ => (text.to_owned(), default),
     }
 }
@@ -112,11 +134,17 @@ fn split_port(text: &str, default: u16) -> (String, u16) {
 fn merged_options(image: &str, user: &str) -> Vec<String> {
     let key = |o: &str| o.split('=').next().unwrap_or(o).to_owned();
     let replaced: Vec<String> = user.split_whitespace().map(key).collect();
-    let kept = image.split_whitespace().filter(|o| !replaced.contains(&key(o)));
-    kept.chain(user.split_whitespace()).map(str::to_owned).collect()
+    let kept = image
+        .split_whitespace()
+        .filter(|o| !replaced.contains(&key(o)));
+    kept.chain(user.split_whitespace())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Control characters would end the loader's line.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }

@@ -26,13 +26,23 @@ pub fn choose<'a>(
     purpose: Purpose,
     arch: &str,
 ) -> Result<&'a Image, NoImage> {
-    let subarch = machine.and_then(|m| m.architecture.split_once('/')).map_or("generic", |(_, s)| s);
+    let subarch = machine
+        .and_then(|m| m.architecture.split_once('/'))
+        .map_or("generic", |(_, s)| s);
     let find = |osystem: &str, release: &str| {
         snapshot
             .images
             .values()
-            .filter(|i| i.osystem == osystem && i.release == release && i.arch == arch && boots_alone(i))
-            .min_by_key(|i| (subarch_rank(&i.subarch, subarch), label_rank(&i.label), std::cmp::Reverse(i.id)))
+            .filter(|i| {
+                i.osystem == osystem && i.release == release && i.arch == arch && boots_alone(i)
+            })
+            .min_by_key(|i| {
+                (
+                    subarch_rank(&i.subarch, subarch),
+                    label_rank(&i.label),
+                    std::cmp::Reverse(i.id),
+                )
+            })
     };
     if purpose == Purpose::Xinstall
         && let Some((osystem, release)) = machine.and_then(|m| m.deploy.as_ref())
@@ -40,7 +50,10 @@ pub fn choose<'a>(
     {
         return Ok(image);
     }
-    let (osystem, release) = (&snapshot.settings.commissioning_osystem, &snapshot.settings.commissioning_distro_series);
+    let (osystem, release) = (
+        &snapshot.settings.commissioning_osystem,
+        &snapshot.settings.commissioning_distro_series,
+    );
     find(osystem, release).ok_or_else(|| NoImage {
         osystem: osystem.clone(),
         release: release.clone(),

@@ -35,19 +35,25 @@ const EFI_LOADERS_UNSIGNED: [&str; 14] = [
     "red/grubx64.efi",
 ];
 /// Loaders on a local EFI system partition of ARM servers.
-const EFI_LOADERS_ARM64: [&str; 4] =
-    ["boot/bootaa64.efi", "debian/shimaa64.efi", "ubuntu/shimaa64.efi", "ubuntu/grubaa64.efi"];
+const EFI_LOADERS_ARM64: [&str; 4] = [
+    "boot/bootaa64.efi",
+    "debian/shimaa64.efi",
+    "ubuntu/shimaa64.efi",
+    "ubuntu/grubaa64.efi",
+];
 
 /// The first file that GRUB or iPXE reads, the same for every machine.
 #[must_use]
 pub fn chain(loader: Loader) -> String {
     match loader {
-        Loader::Grub => "# The machine's own configuration, else the one for machines that nobody knows.\n\
+        Loader::Grub => {
+            "# The machine's own configuration, else the one for machines that nobody knows.\n\
              set default=0\n\
              set timeout=0\n\
              configfile /grub/grub.cfg-${net_default_mac}\n\
              configfile /grub/grub.cfg-default-${grub_cpu}\n"
-            .into(),
+                .into()
+        }
         Loader::Ipxe => "#!ipxe\n\
              # The machine's own configuration, else the one for machines that nobody knows.\n\
              chain --replace ipxe.cfg-${mac:hexhyp} ||\n\
@@ -75,7 +81,10 @@ pub(super) fn system(q: &Question<'_>, system: &System<'_>) -> String {
             what = label(system),
         ),
         Loader::S390x => {
-            let bootif = q.machine.and_then(|m| m.macs.first()).map(|mac| format!(" BOOTIF=01-{}", mac.dashed()));
+            let bootif = q
+                .machine
+                .and_then(|m| m.macs.first())
+                .map(|mac| format!(" BOOTIF=01-{}", mac.dashed()));
             format!(
                 "DEFAULT execute\n\n\
                  LABEL execute\n  \
@@ -185,12 +194,17 @@ pub(super) fn missing(loader: Loader, words: &str) -> String {
 }
 
 fn label(system: &System<'_>) -> String {
-    console(&format!("{}/{} for {}", system.image.osystem, system.image.release, system.image.arch))
+    console(&format!(
+        "{}/{} for {}",
+        system.image.osystem, system.image.release, system.image.arch
+    ))
 }
 
 /// Text for the console, without characters that mean something to a loader.
 fn console(text: &str) -> String {
-    text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | '.' | ',' | '/' | '-' | '_')).collect()
+    text.chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | '.' | ',' | '/' | '-' | '_'))
+        .collect()
 }
 
 fn last(path: &str) -> &str {

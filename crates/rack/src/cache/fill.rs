@@ -57,9 +57,18 @@ impl Fill {
     /// # Errors
     /// When it cannot be opened.
     pub(super) fn create(sha256: Arc<str>, path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         let (progress, _) = watch::channel(Progress::Waiting);
-        Ok(Self { sha256, file: Arc::new(file), progress })
+        Ok(Self {
+            sha256,
+            file: Arc::new(file),
+            progress,
+        })
     }
 
     /// Its hash.
@@ -80,7 +89,11 @@ impl Fill {
                 Progress::Waiting => {}
                 Progress::Received { size, .. } => return Ok(*size),
                 Progress::Complete => {
-                    return self.file.metadata().map(|m| m.len()).map_err(|e| CacheError::Disk(e.to_string()));
+                    return self
+                        .file
+                        .metadata()
+                        .map(|m| m.len())
+                        .map_err(|e| CacheError::Disk(e.to_string()));
                 }
                 Progress::Failed(error) => return Err(error.clone()),
             }
@@ -119,7 +132,12 @@ impl Fill {
 
     /// Hashes what is on disk, fetches the rest and compares the hash. Returns the size. `had_whole`: the
     /// file was complete once, so that its own length is its size.
-    pub(super) async fn run(&self, region: &dyn Region, rack: &SystemId, had_whole: bool) -> Result<u64, CacheError> {
+    pub(super) async fn run(
+        &self,
+        region: &dyn Region,
+        rack: &SystemId,
+        had_whole: bool,
+    ) -> Result<u64, CacheError> {
         let disk = |e: io::Error| CacheError::Disk(e.to_string());
         let mut hash = Sha256::new();
         let mut at = 0;
@@ -149,7 +167,10 @@ impl Fill {
         let mut attempts = 0;
         loop {
             let before = at;
-            match self.receive(region, rack, &mut hash, &mut at, &mut size).await {
+            match self
+                .receive(region, rack, &mut hash, &mut at, &mut size)
+                .await
+            {
                 Ok(()) => break,
                 Err(Broken::For(error)) => return Err(error),
                 Err(Broken::Restart) => {
@@ -176,11 +197,19 @@ impl Fill {
 
     fn verify(&self, hash: Sha256, size: u64) -> Result<u64, CacheError> {
         let found = hex::encode(hash.finalize());
-        if found == *self.sha256 { Ok(size) } else { Err(CacheError::Altered { sha256: self.sha256.to_string(), found }) }
+        if found == *self.sha256 {
+            Ok(size)
+        } else {
+            Err(CacheError::Altered {
+                sha256: self.sha256.to_string(),
+                found,
+            })
+        }
     }
 
     fn advance(&self, bytes: u64, size: u64) {
-        self.progress.send_replace(Progress::Received { bytes, size });
+        self.progress
+            .send_replace(Progress::Received { bytes, size });
     }
 
     /// Receives from where the file ends to the end of the content.
@@ -194,7 +223,9 @@ impl Fill {
     ) -> Result<(), Broken> {
         let blob = match tokio::time::timeout(SILENCE, region.blob(rack, &self.sha256, *at)).await {
             Ok(Ok(blob)) => blob,
-            Ok(Err(error @ LinkError::NoBlob(_))) => return Err(Broken::For(CacheError::from_link(error, &self.sha256))),
+            Ok(Err(error @ LinkError::NoBlob(_))) => {
+                return Err(Broken::For(CacheError::from_link(error, &self.sha256)));
+            }
             Ok(Err(error)) => return Err(Broken::Off(CacheError::from_link(error, &self.sha256))),
             Err(_) => return Err(Broken::Off(CacheError::Away("no answer".into()))),
         };
@@ -216,9 +247,17 @@ impl Fill {
             let mut limited = (&mut reader).take((blob.size - *at).min(CHUNK as u64));
             match tokio::time::timeout(SILENCE, limited.read_buf(&mut buffer)).await {
                 Ok(Ok(n)) if n > 0 => {}
-                Ok(Ok(_)) => return Err(Broken::Off(CacheError::Away("the content ended early".into()))),
+                Ok(Ok(_)) => {
+                    return Err(Broken::Off(CacheError::Away(
+                        "the content ended early".into(),
+                    )));
+                }
                 Ok(Err(error)) => return Err(Broken::Off(CacheError::Away(error.to_string()))),
-                Err(_) => return Err(Broken::Off(CacheError::Away("the content stopped coming".into()))),
+                Err(_) => {
+                    return Err(Broken::Off(CacheError::Away(
+                        "the content stopped coming".into(),
+                    )));
+                }
             }
             let chunk = Bytes::from(buffer);
             let (file, offset, data) = (Arc::clone(&self.file), *at, chunk.clone());
@@ -231,7 +270,9 @@ impl Fill {
             .await
             .map_err(|e| Broken::For(CacheError::Disk(e.to_string())))?;
             *hash = written.0;
-            written.1.map_err(|e| Broken::For(CacheError::Disk(e.to_string())))?;
+            written
+                .1
+                .map_err(|e| Broken::For(CacheError::Disk(e.to_string())))?;
             *at += chunk.len() as u64;
             self.advance(*at, blob.size);
         }
@@ -251,7 +292,9 @@ enum Broken {
 
 async fn hashed(hash: Sha256, chunk: Bytes) -> Sha256 {
     // Should the task be lost, the empty hash fails the comparison.
-    tokio::task::spawn_blocking(move || hash.chain_update(&chunk)).await.unwrap_or_default()
+    tokio::task::spawn_blocking(move || hash.chain_update(&chunk))
+        .await
+        .unwrap_or_default()
 }
 
 /// Reads below this many bytes are done in place: they are block-sized, for TFTP, and read ahead.
@@ -276,5 +319,7 @@ pub(crate) async fn read_file(file: &Arc<File>, offset: u64, max: usize) -> io::
         return read(file, offset, max);
     }
     let file = Arc::clone(file);
-    tokio::task::spawn_blocking(move || read(&file, offset, max)).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(move || read(&file, offset, max))
+        .await
+        .map_err(io::Error::other)?
 }

@@ -71,9 +71,18 @@ impl SearchError {
     #[must_use]
     pub fn failure(&self) -> Failure {
         match self {
-            Self::Open(error) => Failure { sentence: error.sentence(), is_privilege: error.is_privilege() },
-            Self::Probe(_) | Self::Frame(_) => Failure { sentence: self.to_string(), is_privilege: false },
-            Self::Send(cause) => Failure { sentence: format!("{self}: {cause}"), is_privilege: false },
+            Self::Open(error) => Failure {
+                sentence: error.sentence(),
+                is_privilege: error.is_privilege(),
+            },
+            Self::Probe(_) | Self::Frame(_) => Failure {
+                sentence: self.to_string(),
+                is_privilege: false,
+            },
+            Self::Send(cause) => Failure {
+                sentence: format!("{self}: {cause}"),
+                is_privilege: false,
+            },
         }
     }
 }
@@ -119,11 +128,17 @@ pub async fn search(place: &Place, timing: Timing, xid: u32) -> Result<Found, Se
     let mut buffer = vec![0; FRAME_MAX];
     for left in (0..timing.questions.max(1)).rev() {
         socket.send(&question).map_err(SearchError::Send)?;
-        let wait = if left == 0 { timing.listen } else { timing.between };
+        let wait = if left == 0 {
+            timing.listen
+        } else {
+            timing.between
+        };
         let until = Instant::now() + wait;
         while let Ok(received) = tokio::time::timeout_at(until, socket.receive(&mut buffer)).await {
             let frame = received.map_err(SearchError::Send)?;
-            let Ok(datagram) = frames::parse(&buffer[..frame.len]) else { continue };
+            let Ok(datagram) = frames::parse(&buffer[..frame.len]) else {
+                continue;
+            };
             let sender = *datagram.envelope.src.ip();
             match probe::inspect(datagram.payload, sender, mac, xid, &place.ours) {
                 ProbeAnswer::Foreign(server) => {
@@ -173,7 +188,9 @@ impl Verdict {
     pub fn again_after(&self, timing: Timing) -> Duration {
         match self {
             Self::Clear => timing.when_clear,
-            Self::Unknown | Self::Failed(_) | Self::Foreign(_) | Self::Partner(_) => timing.when_not,
+            Self::Unknown | Self::Failed(_) | Self::Foreign(_) | Self::Partner(_) => {
+                timing.when_not
+            }
         }
     }
 }

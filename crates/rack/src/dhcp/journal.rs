@@ -92,7 +92,9 @@ pub async fn run<L: Log>(
         let Ok((back, committed, now)) = done else {
             // The runtime is shutting down, or the log panicked: without it nothing may be promised.
             tracing::error!("the lease log is gone; no lease is acknowledged any more");
-            health.send_modify(|h| h.failure = Some(String::from("the lease log is gone; restart the rack")));
+            health.send_modify(|h| {
+                h.failure = Some(String::from("the lease log is gone; restart the rack"))
+            });
             return;
         };
         log = Some(back);
@@ -118,8 +120,15 @@ fn store<L: Log>(mut log: L, work: Vec<Step>, mut bytes: u64) -> (L, Vec<Commit>
     let mut pending = Vec::new();
     let mut buffer = Vec::new();
     let mut failure = None;
-    let mut flush = |log: &mut L, pending: &mut Vec<Commit>, buffer: &mut Vec<u8>, bytes: &mut u64| {
-        let result = if buffer.is_empty() { Ok(()) } else { log.append(buffer) };
+    let mut flush = |log: &mut L,
+                     pending: &mut Vec<Commit>,
+                     buffer: &mut Vec<u8>,
+                     bytes: &mut u64| {
+        let result = if buffer.is_empty() {
+            Ok(())
+        } else {
+            log.append(buffer)
+        };
         match result {
             Ok(()) => {
                 *bytes += buffer.len() as u64;
@@ -129,7 +138,9 @@ fn store<L: Log>(mut log: L, work: Vec<Step>, mut bytes: u64) -> (L, Vec<Commit>
             Err(error) => {
                 // The clients ask again; nothing that was not stored is promised to them.
                 tracing::error!(%error, leases = pending.len(), "leases cannot be stored; not acknowledged");
-                failure = Some(format!("leases cannot be stored and are not acknowledged: {error}"));
+                failure = Some(format!(
+                    "leases cannot be stored and are not acknowledged: {error}"
+                ));
                 pending.clear();
             }
         }
@@ -151,7 +162,9 @@ fn store<L: Log>(mut log: L, work: Vec<Step>, mut bytes: u64) -> (L, Vec<Commit>
                 }
                 match log.replace(&whole) {
                     Ok(()) => bytes = whole.len() as u64,
-                    Err(error) => tracing::warn!(%error, "the lease log cannot be rewritten; it keeps growing"),
+                    Err(error) => {
+                        tracing::warn!(%error, "the lease log cannot be rewritten; it keeps growing")
+                    }
                 }
             }
         }
@@ -211,10 +224,13 @@ impl DiskLog {
             .map_err(failed("cannot open"))?;
         let size = file.metadata().map_err(failed("cannot read"))?.len();
         if size > LOG_BYTES_MAX {
-            return Err(failed("too large to read:")(io::ErrorKind::FileTooLarge.into()));
+            return Err(failed("too large to read:")(
+                io::ErrorKind::FileTooLarge.into(),
+            ));
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, 0).map_err(failed("cannot read"))?;
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(failed("cannot read"))?;
         let replay = LeaseLog::replay(&bytes);
         if replay.damaged_bytes > 0 || replay.unknown_records > 0 {
             tracing::warn!(
@@ -224,20 +240,31 @@ impl DiskLog {
             );
         }
         if replay.is_torn(&bytes) {
-            tracing::info!(torn_bytes = bytes.len() - replay.valid_len, "the lease log ended within a record");
-            file.set_len(replay.valid_len as u64).map_err(failed("cannot cut"))?;
+            tracing::info!(
+                torn_bytes = bytes.len() - replay.valid_len,
+                "the lease log ended within a record"
+            );
+            file.set_len(replay.valid_len as u64)
+                .map_err(failed("cannot cut"))?;
         }
         file.sync_data().map_err(failed("cannot sync"))?;
         // A new file's name is in the directory's data.
         sync_directory(directory).map_err(failed("cannot sync the directory of"))?;
         let end = replay.valid_len as u64;
-        Ok(Opened { log: Self { path, file, end }, bytes: end, records: replay.records })
+        Ok(Opened {
+            log: Self { path, file, end },
+            bytes: end,
+            records: replay.records,
+        })
     }
 }
 
 impl Log for DiskLog {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let written = self.file.write_all_at(bytes, self.end).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all_at(bytes, self.end)
+            .and_then(|()| self.file.sync_data());
         match written {
             Ok(()) => self.end += bytes.len() as u64,
             // Half a record at the end would be stepped over, but not for ever.
@@ -248,7 +275,13 @@ impl Log for DiskLog {
 
     fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
         let fresh = self.path.with_extension("new");
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&fresh, &self.path)?;
@@ -305,7 +338,10 @@ mod tests {
     #[test]
     fn a_torn_tail_costs_the_torn_record_only_and_is_cut_off() {
         let dir = tempfile::tempdir().unwrap();
-        append(&mut DiskLog::open(dir.path()).unwrap().log, &[record(1), record(2)]);
+        append(
+            &mut DiskLog::open(dir.path()).unwrap().log,
+            &[record(1), record(2)],
+        );
         let path = dir.path().join(FILE_NAME);
         let whole = fs::read(&path).unwrap();
         for cut in 1..whole.len() / 2 {
@@ -313,7 +349,11 @@ mod tests {
             let mut opened = DiskLog::open(dir.path()).unwrap();
             assert_eq!(opened.records, [record(1)], "{cut} bytes missing");
             append(&mut opened.log, &[record(3)]);
-            assert_eq!(DiskLog::open(dir.path()).unwrap().records, [record(1), record(3)], "{cut} bytes missing");
+            assert_eq!(
+                DiskLog::open(dir.path()).unwrap().records,
+                [record(1), record(3)],
+                "{cut} bytes missing"
+            );
         }
     }
 
@@ -325,14 +365,25 @@ mod tests {
             append(&mut opened.log, &[record(1), record(2)]);
         }
         let before = fs::metadata(dir.path().join(FILE_NAME)).unwrap().len();
-        let compact = vec![Step::Compact(vec![record(1), record(2)]), commit(vec![record(3)], None)];
+        let compact = vec![
+            Step::Compact(vec![record(1), record(2)]),
+            commit(vec![record(3)], None),
+        ];
         let (_, committed, health) = store(opened.log, compact, before);
         assert_eq!(committed.len(), 1);
         let again = DiskLog::open(dir.path()).unwrap();
         assert_eq!(again.records, [record(1), record(2), record(3)]);
         assert_eq!((again.bytes, health.failure), (health.bytes, None));
-        assert!(again.bytes * 20 < before, "{} of {before} bytes are left", again.bytes);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no other file is left behind");
+        assert!(
+            again.bytes * 20 < before,
+            "{} of {before} bytes are left",
+            again.bytes
+        );
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no other file is left behind"
+        );
     }
 
     #[derive(Debug, Clone, PartialEq, Eq)]
@@ -354,7 +405,10 @@ mod tests {
             if self.fail {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            self.events.lock().unwrap().push(Event::Synced(LeaseLog::replay(bytes).records.len()));
+            self.events
+                .lock()
+                .unwrap()
+                .push(Event::Synced(LeaseLog::replay(bytes).records.len()));
             Ok(())
         }
 
@@ -367,18 +421,33 @@ mod tests {
 
     impl Transmit for Sender {
         fn transmit(&self, out: &Outgoing) {
-            self.0.lock().unwrap().push(Event::Sent(*out.dest.socket().ip()));
+            self.0
+                .lock()
+                .unwrap()
+                .push(Event::Sent(*out.dest.socket().ip()));
         }
     }
 
     fn commit(records: Vec<LeaseRecord>, events: Option<&Events>) -> Step {
         let sends = records.iter().zip(events).map(|(record, events)| {
             let dest = Dest::Client(record.address);
-            let out = Outgoing { link: LinkId(1), source: Ipv4Addr::LOCALHOST, dest, bytes: Vec::new() };
-            (Arc::new(Sender(Arc::clone(events))) as Arc<dyn Transmit>, out)
+            let out = Outgoing {
+                link: LinkId(1),
+                source: Ipv4Addr::LOCALHOST,
+                dest,
+                bytes: Vec::new(),
+            };
+            (
+                Arc::new(Sender(Arc::clone(events))) as Arc<dyn Transmit>,
+                out,
+            )
         });
         let sends = sends.collect();
-        Step::Commit(Commit { records, sends, effects: Effects::default() })
+        Step::Commit(Commit {
+            records,
+            sends,
+            effects: Effects::default(),
+        })
     }
 
     async fn run_all(fail: bool, steps: Vec<Step>, events: &Events) -> Health {
@@ -388,17 +457,33 @@ mod tests {
         }
         drop(sender);
         let (health, seen) = watch::channel(Health::default());
-        run(Watched { events: Arc::clone(events), fail }, 0, receiver, health, async |_| {}).await;
+        run(
+            Watched {
+                events: Arc::clone(events),
+                fail,
+            },
+            0,
+            receiver,
+            health,
+            async |_| {},
+        )
+        .await;
         seen.borrow().clone()
     }
 
     #[tokio::test]
     async fn an_ack_leaves_only_after_its_record_is_on_disk() {
         let events = Events::default();
-        let steps = (1..=3).map(|n| commit(vec![record(n)], Some(&events))).collect();
+        let steps = (1..=3)
+            .map(|n| commit(vec![record(n)], Some(&events)))
+            .collect();
         run_all(false, steps, &events).await;
         let sent = |n| Event::Sent(Ipv4Addr::new(10, 0, 0, n));
-        assert_eq!(*events.lock().unwrap(), [Event::Synced(3), sent(1), sent(2), sent(3)], "one sync for the burst");
+        assert_eq!(
+            *events.lock().unwrap(),
+            [Event::Synced(3), sent(1), sent(2), sent(3)],
+            "one sync for the burst"
+        );
     }
 
     #[tokio::test]

@@ -59,10 +59,22 @@ impl Link {
     ///
     /// # Errors
     /// [`OpenError`], naming the privilege that is missing.
-    pub fn open(index: u32, name: &str, mac: MacAddr, counters: Arc<Counters>) -> Result<Self, OpenError> {
+    pub fn open(
+        index: u32,
+        name: &str,
+        mac: MacAddr,
+        counters: Arc<Counters>,
+    ) -> Result<Self, OpenError> {
         let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, SERVER_PORT).into(), Some(name))?;
         let packet = PacketSocket::open(index, name, SERVER_PORT)?;
-        Ok(Self { id: LinkId(index), name: name.to_owned(), mac, packet, udp, counters })
+        Ok(Self {
+            id: LinkId(index),
+            name: name.to_owned(),
+            mac,
+            packet,
+            udp,
+            counters,
+        })
     }
 
     /// Whether these are the sockets of that interface.
@@ -73,7 +85,10 @@ impl Link {
 
     /// Hands on everything that comes in, until dropped. Cancel-safe: yes.
     pub async fn receive(&self, packets: mpsc::Sender<Packet>) {
-        tokio::join!(self.receive_frames(&packets), self.receive_datagrams(&packets));
+        tokio::join!(
+            self.receive_frames(&packets),
+            self.receive_datagrams(&packets)
+        );
     }
 
     async fn receive_frames(&self, packets: &mpsc::Sender<Packet>) {
@@ -99,8 +114,19 @@ impl Link {
             if datagram.envelope.dst_mac == Mac(self.mac.0) && is_unicast(dst) {
                 continue;
             }
-            let from = Received { link: self.id, src, dst, src_mac: Some(datagram.envelope.src_mac) };
-            self.hand_on(packets, Packet { bytes: datagram.payload.to_vec(), from });
+            let from = Received {
+                link: self.id,
+                src,
+                dst,
+                src_mac: Some(datagram.envelope.src_mac),
+            };
+            self.hand_on(
+                packets,
+                Packet {
+                    bytes: datagram.payload.to_vec(),
+                    from,
+                },
+            );
         }
     }
 
@@ -118,8 +144,19 @@ impl Link {
             if let (IpAddr::V4(src), IpAddr::V4(dst)) = (datagram.from.ip(), datagram.to)
                 && datagram.to == datagram.local
             {
-                let from = Received { link: self.id, src, dst, src_mac: None };
-                self.hand_on(packets, Packet { bytes: buffer[..datagram.len].to_vec(), from });
+                let from = Received {
+                    link: self.id,
+                    src,
+                    dst,
+                    src_mac: None,
+                };
+                self.hand_on(
+                    packets,
+                    Packet {
+                        bytes: buffer[..datagram.len].to_vec(),
+                        from,
+                    },
+                );
             }
         }
     }
@@ -141,7 +178,9 @@ impl Link {
             Dest::Hardware { mac, .. } => mac,
             Dest::Relay(_) | Dest::Client(_) => {
                 let dest = SocketAddr::V4(out.dest.socket());
-                return self.udp.send_from(&out.bytes, out.source.into(), self.id.0, dest);
+                return self
+                    .udp
+                    .send_from(&out.bytes, out.source.into(), self.id.0, dest);
             }
         };
         let envelope = Envelope {

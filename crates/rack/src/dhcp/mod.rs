@@ -142,8 +142,16 @@ pub async fn run(
             Err(error) => error.to_string(),
         };
         tracing::error!(error = sentence, "the lease log cannot be opened");
-        shared.set_service(SERVICE, "dead", format!("no leases can be stored: {sentence}"));
-        if stop.run_until_cancelled(tokio::time::sleep(REOPEN)).await.is_none() {
+        shared.set_service(
+            SERVICE,
+            "dead",
+            format!("no leases can be stored: {sentence}"),
+        );
+        if stop
+            .run_until_cancelled(tokio::time::sleep(REOPEN))
+            .await
+            .is_none()
+        {
             return;
         }
     };
@@ -152,12 +160,22 @@ pub async fn run(
     engine.restore(&opened.records, now);
     let observer = Observer::new(shared.clone());
     observer.restore(engine.leases(), now);
-    tracing::info!(leases = engine.lease_count(), bytes = opened.bytes, "lease log read");
+    tracing::info!(
+        leases = engine.lease_count(),
+        bytes = opened.bytes,
+        "lease log read"
+    );
 
     let (packets, incoming) = mpsc::channel(PACKET_QUEUE);
     let (steps, waiting) = mpsc::channel(journal::QUEUE);
     let (healthy, health) = watch::channel(Health::default());
-    let journal = tokio::spawn(journal::run(opened.log, opened.bytes, waiting, healthy, Effects::tell));
+    let journal = tokio::spawn(journal::run(
+        opened.log,
+        opened.bytes,
+        waiting,
+        healthy,
+        Effects::tell,
+    ));
     let service = Service {
         options,
         shared,
@@ -239,7 +257,10 @@ impl Service {
         let now = Instant::now();
         let due = |served: &Served| {
             served.search_at.is_some_and(|at| at <= now)
-                || served.open_failure.as_ref().is_some_and(|failure| failure.again_at <= now)
+                || served
+                    .open_failure
+                    .as_ref()
+                    .is_some_and(|failure| failure.again_at <= now)
         };
         if self.served.values().any(due) {
             self.reconcile().await;
@@ -249,7 +270,8 @@ impl Service {
             && self.compacted_at.is_none_or(|at| at + COMPACT_EVERY <= now)
         {
             self.compacted_at = Some(now);
-            self.commit(Step::Compact(self.engine.records().collect())).await;
+            self.commit(Step::Compact(self.engine.records().collect()))
+                .await;
         }
     }
 
@@ -262,14 +284,19 @@ impl Service {
             match action {
                 Action::Persist(record) => records.push(record),
                 Action::Send(out) => {
-                    let sockets = self.served.get(&out.link.0).and_then(|served| served.sockets.as_ref());
+                    let sockets = self
+                        .served
+                        .get(&out.link.0)
+                        .and_then(|served| served.sockets.as_ref());
                     if let Some(sockets) = sockets {
                         let link: Arc<dyn Transmit> = Arc::<Link>::clone(&sockets.link);
                         sends.push((link, out));
                     }
                 }
                 Action::Observed(observation) => {
-                    if let (ObservedKind::ChoseOtherServer(server), Some(link)) = (observation.kind, observation.link) {
+                    if let (ObservedKind::ChoseOtherServer(server), Some(link)) =
+                        (observation.kind, observation.link)
+                    {
                         self.doubt(link.0, server);
                     }
                     observed.push(*observation);
@@ -290,7 +317,12 @@ impl Service {
             }
             effects.tell().await;
         } else {
-            self.commit(Step::Commit(Commit { records, sends, effects })).await;
+            self.commit(Step::Commit(Commit {
+                records,
+                sends,
+                effects,
+            }))
+            .await;
         }
     }
 
@@ -312,7 +344,11 @@ impl Service {
 
     fn searched(&mut self, searched: Searched) {
         let timing = self.options.timing;
-        let Some(served) = self.served.get_mut(&searched.index).filter(|s| s.plan.mac == searched.mac) else {
+        let Some(served) = self
+            .served
+            .get_mut(&searched.index)
+            .filter(|s| s.plan.mac == searched.mac)
+        else {
             return;
         };
         let verdict = match &searched.result {
@@ -323,7 +359,9 @@ impl Service {
         served.searched_at = Some(now);
         served.search_at = Some(now + verdict.again_after(timing));
         // A search that could not be made is no reason to stop.
-        if matches!(verdict, Verdict::Failed(_)) && !matches!(served.verdict, Verdict::Unknown | Verdict::Failed(_)) {
+        if matches!(verdict, Verdict::Failed(_))
+            && !matches!(served.verdict, Verdict::Unknown | Verdict::Failed(_))
+        {
             return;
         }
         if served.verdict != verdict {
@@ -343,7 +381,11 @@ impl Service {
         self.open_sockets(ignore_foreign);
         self.report_foreign().await;
 
-        let usable = |link: &LinkPlan| self.served.get(&link.index).is_some_and(|s| s.sockets.is_some());
+        let usable = |link: &LinkPlan| {
+            self.served
+                .get(&link.index)
+                .is_some_and(|s| s.sockets.is_some())
+        };
         let spec = mapping::config(&self.plan, usable, self.options.http_port);
         let (config, problems) = wire_dhcp::Config::compile(&spec);
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -358,7 +400,8 @@ impl Service {
             .filter(|served| served.sockets.is_some())
             .flat_map(|served| served.plan.vlans.iter().copied())
             .collect();
-        self.serving.send_if_modified(|known| std::mem::replace(known, vlans.clone()) != vlans);
+        self.serving
+            .send_if_modified(|known| std::mem::replace(known, vlans.clone()) != vlans);
         self.say();
     }
 
@@ -366,9 +409,14 @@ impl Service {
     fn adopt_plan(&mut self) {
         let mut before = std::mem::take(&mut self.served);
         for plan in &self.plan.links {
-            let known = before.remove(&plan.index).filter(|s| s.plan.mac == plan.mac && s.plan.name == plan.name);
+            let known = before
+                .remove(&plan.index)
+                .filter(|s| s.plan.mac == plan.mac && s.plan.name == plan.name);
             let served = match known {
-                Some(served) => Served { plan: plan.clone(), ..served },
+                Some(served) => Served {
+                    plan: plan.clone(),
+                    ..served
+                },
                 None => Served {
                     plan: plan.clone(),
                     verdict: Verdict::Unknown,
@@ -385,10 +433,25 @@ impl Service {
     fn start_searches(&mut self) {
         let now = Instant::now();
         let timing = self.options.timing;
-        for served in self.served.values_mut().filter(|s| s.search_at.is_some_and(|at| at <= now)) {
+        for served in self
+            .served
+            .values_mut()
+            .filter(|s| s.search_at.is_some_and(|at| at <= now))
+        {
             served.search_at = None;
-            let LinkPlan { index, name, mac, ours, .. } = served.plan.clone();
-            let place = Place { index, name, mac, ours };
+            let LinkPlan {
+                index,
+                name,
+                mac,
+                ours,
+                ..
+            } = served.plan.clone();
+            let place = Place {
+                index,
+                name,
+                mac,
+                ours,
+            };
             self.searches.spawn(async move {
                 let result = foreign::search(&place, timing, rand::random()).await;
                 Searched { index, mac, result }
@@ -405,8 +468,14 @@ impl Service {
                 continue;
             }
             let plan = &served.plan;
-            if served.sockets.as_ref().is_some_and(|s| s.link.is_for(plan.index, &plan.name, plan.mac))
-                || served.open_failure.as_ref().is_some_and(|failure| failure.again_at > now)
+            if served
+                .sockets
+                .as_ref()
+                .is_some_and(|s| s.link.is_for(plan.index, &plan.name, plan.mac))
+                || served
+                    .open_failure
+                    .as_ref()
+                    .is_some_and(|failure| failure.again_at > now)
             {
                 continue;
             }
@@ -417,7 +486,10 @@ impl Service {
                     let receiver = Arc::clone(&link);
                     let packets = self.packets.clone();
                     let receiving = tokio::spawn(async move { receiver.receive(packets).await });
-                    served.sockets = Some(Sockets { link, _receiving: AbortOnDropHandle::new(receiving) });
+                    served.sockets = Some(Sockets {
+                        link,
+                        _receiving: AbortOnDropHandle::new(receiving),
+                    });
                     served.open_failure = None;
                     tracing::info!(interface = plan.name, vlans = ?plan.vlans, "serving DHCP");
                 }
@@ -443,7 +515,12 @@ impl Service {
         }
         for (vlan_id, server) in news {
             if self.reported.insert(vlan_id, server) != Some(server) {
-                self.shared.report(Report::ForeignDhcp { vlan_id, server: server.map(IpAddr::from) }).await;
+                self.shared
+                    .report(Report::ForeignDhcp {
+                        vlan_id,
+                        server: server.map(IpAddr::from),
+                    })
+                    .await;
             }
         }
     }
@@ -453,7 +530,11 @@ impl Service {
         let snapshot = self.shared.snapshot();
         let health = self.health.borrow().clone();
         let (status, info) = state::describe(&snapshot, &self.plan, &self.served, &health);
-        if self.said.as_ref().is_some_and(|(s, i)| *s == status && *i == info) {
+        if self
+            .said
+            .as_ref()
+            .is_some_and(|(s, i)| *s == status && *i == info)
+        {
             return;
         }
         match status {
@@ -493,12 +574,19 @@ pub async fn search_vlan(
         .find_map(|i| Some((i, i.mac?)));
     let (interface, mac) = place.ok_or(OrderedSearchError::NotAttached(vlan_id))?;
     let ours = mapping::known_servers(&snapshot, interfaces, vlan_id);
-    let place = Place { index: interface.index, name: interface.name.clone(), mac, ours };
+    let place = Place {
+        index: interface.index,
+        name: interface.name.clone(),
+        mac,
+        ours,
+    };
     let found = foreign::search(&place, timing, rand::random()).await?;
     Ok(found.foreign.into_iter().map(IpAddr::from).collect())
 }
 
 fn wall_clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use link::message::{Lease, LeaseEvent, Report};
 use metal::timeline::{Entry, What};
 use metal::{MacAddr, Timestamp};
-use wire_dhcp::{ClientInfo, LeaseRecord, LeaseState, LeaseView, Mac, Observation, ObservedKind, RecordState};
+use wire_dhcp::{
+    ClientInfo, LeaseRecord, LeaseState, LeaseView, Mac, Observation, ObservedKind, RecordState,
+};
 
 use crate::shared::Shared;
 
@@ -33,7 +35,9 @@ impl Effects {
         for &(ip, mac, at, owner) in &self.owners {
             match owner {
                 Owner::Is => shared.saw_client(ip, mac, at),
-                Owner::WasUntilNow if shared.client_mac(ip) == Some(mac) => shared.forget_client(ip),
+                Owner::WasUntilNow if shared.client_mac(ip) == Some(mac) => {
+                    shared.forget_client(ip)
+                }
                 Owner::WasUntilNow => {}
             }
         }
@@ -63,19 +67,26 @@ impl Observer {
     /// An observer that has told nothing yet.
     #[must_use]
     pub fn new(shared: Shared) -> Self {
-        Self { shared, told: HashMap::new() }
+        Self {
+            shared,
+            told: HashMap::new(),
+        }
     }
 
     /// Makes known whose the addresses in the log are.
     pub fn restore(&self, leases: impl Iterator<Item = LeaseView>, now: wire_dhcp::Timestamp) {
         for lease in leases.filter(|l| l.state == LeaseState::Bound && l.expires > now) {
-            self.shared.saw_client(lease.address.into(), mac(lease.mac), time(lease.start));
+            self.shared
+                .saw_client(lease.address.into(), mac(lease.mac), time(lease.start));
         }
     }
 
     /// The effects of a packet's observations. `records` are what the same packet has written to the log.
     pub fn effects(&mut self, observed: Vec<Observation>, records: &[LeaseRecord]) -> Effects {
-        let mut effects = Effects { shared: Some(self.shared.clone()), ..Effects::default() };
+        let mut effects = Effects {
+            shared: Some(self.shared.clone()),
+            ..Effects::default()
+        };
         for observation in observed {
             self.one(observation, records, &mut effects);
         }
@@ -88,31 +99,57 @@ impl Observer {
         match o.kind {
             ObservedKind::Granted | ObservedKind::Renewed => {
                 if let Some((address, subnet)) = place {
-                    effects.owners.push((address.into(), mac(o.mac), at, Owner::Is));
-                    let stored = records.iter().find(|r| r.address == address && r.state == RecordState::Bound);
-                    let hostname = stored.and_then(|r| r.hostname.clone()).or_else(|| o.client.hostname.clone());
+                    effects
+                        .owners
+                        .push((address.into(), mac(o.mac), at, Owner::Is));
+                    let stored = records
+                        .iter()
+                        .find(|r| r.address == address && r.state == RecordState::Bound);
+                    let hostname = stored
+                        .and_then(|r| r.hostname.clone())
+                        .or_else(|| o.client.hostname.clone());
                     let now = (o.mac, hostname.clone());
                     if self.told.get(&address) != Some(&now) {
                         self.told.insert(address, now);
                         let until = o.expires.map_or(at, time);
-                        effects.leases.push(lease(address, o.mac, subnet.0, hostname, until, LeaseEvent::Commit));
+                        effects.leases.push(lease(
+                            address,
+                            o.mac,
+                            subnet.0,
+                            hostname,
+                            until,
+                            LeaseEvent::Commit,
+                        ));
                     }
                 }
             }
             ObservedKind::Expired | ObservedKind::Released | ObservedKind::Declined => {
                 if let Some((address, subnet)) = place {
                     self.told.remove(&address);
-                    let event = if o.kind == ObservedKind::Expired { LeaseEvent::Expiry } else { LeaseEvent::Release };
+                    let event = if o.kind == ObservedKind::Expired {
+                        LeaseEvent::Expiry
+                    } else {
+                        LeaseEvent::Release
+                    };
                     // A boot loader never renews, and its machine goes on with the address: only a word from
                     // the client, or another client, ends what is known of it.
                     if event == LeaseEvent::Release {
-                        effects.owners.push((address.into(), mac(o.mac), at, Owner::WasUntilNow));
+                        effects
+                            .owners
+                            .push((address.into(), mac(o.mac), at, Owner::WasUntilNow));
                     }
                     let until = match o.kind {
                         ObservedKind::Declined => at,
                         _ => o.expires.map_or(at, time),
                     };
-                    effects.leases.push(lease(address, o.mac, subnet.0, o.client.hostname.clone(), until, event));
+                    effects.leases.push(lease(
+                        address,
+                        o.mac,
+                        subnet.0,
+                        o.client.hostname.clone(),
+                        until,
+                        event,
+                    ));
                 }
             }
             ObservedKind::Offered
@@ -128,7 +165,8 @@ impl Observer {
             ObservedKind::Released if o.link.is_some() => &["release"],
             ObservedKind::Declined => &["decline"],
             ObservedKind::ChoseOtherServer(server) => {
-                let text = format!("took the offer of another DHCP server, {server}, instead of ours");
+                let text =
+                    format!("took the offer of another DHCP server, {server}, instead of ours");
                 effects.entries.push(entry(&o, at, What::Note { text }));
                 &[]
             }
@@ -159,7 +197,11 @@ impl Observer {
         );
         let mut entry = Entry::new(time(now), What::Note { text });
         entry.mac = Some(mac(client));
-        Effects { shared: Some(self.shared.clone()), entries: vec![entry], ..Effects::default() }
+        Effects {
+            shared: Some(self.shared.clone()),
+            entries: vec![entry],
+            ..Effects::default()
+        }
     }
 }
 
@@ -178,7 +220,14 @@ fn lease(
     until: Timestamp,
     event: LeaseEvent,
 ) -> Lease {
-    Lease { mac: mac(client), ip: address.into(), subnet_id, hostname, until, event }
+    Lease {
+        mac: mac(client),
+        ip: address.into(),
+        subnet_id,
+        hostname,
+        until,
+        event,
+    }
 }
 
 fn mac(mac: Mac) -> MacAddr {
@@ -187,16 +236,23 @@ fn mac(mac: Mac) -> MacAddr {
 
 /// The engine counts milliseconds, everything else microseconds.
 fn time(at: wire_dhcp::Timestamp) -> Timestamp {
-    Timestamp(i64::try_from(at.0).unwrap_or(i64::MAX).saturating_mul(1_000))
+    Timestamp(
+        i64::try_from(at.0)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1_000),
+    )
 }
 
 /// Who speaks: iPXE calls itself `PXEClient` too, so its user class is looked at first.
 #[must_use]
 pub fn speaker(client: &ClientInfo) -> &'static str {
-    let starts = |text: &Option<String>, with: &str| text.as_ref().is_some_and(|t| t.starts_with(with));
+    let starts =
+        |text: &Option<String>, with: &str| text.as_ref().is_some_and(|t| t.starts_with(with));
     if starts(&client.user_class, "iPXE") {
         "ipxe"
-    } else if starts(&client.vendor_class, "PXEClient") || starts(&client.vendor_class, "HTTPClient") {
+    } else if starts(&client.vendor_class, "PXEClient")
+        || starts(&client.vendor_class, "HTTPClient")
+    {
         "firmware"
     } else {
         "os"
@@ -223,7 +279,11 @@ mod tests {
             expires: Some(wire_dhcp::Timestamp((at_s + 600) * 1_000)),
             boot_method: None,
             boot_file: Some("lpxelinux.0".into()),
-            client: ClientInfo { vendor_class: Some("PXEClient:Arch:00000".into()), architecture: Some(0), ..ClientInfo::default() },
+            client: ClientInfo {
+                vendor_class: Some("PXEClient:Arch:00000".into()),
+                architecture: Some(0),
+                ..ClientInfo::default()
+            },
         }
     }
 
@@ -241,9 +301,16 @@ mod tests {
             events(&effects)
         };
         assert_eq!(see(ObservedKind::Granted, 1, 10), [LeaseEvent::Commit]);
-        assert_eq!(shared.client_mac(ADDRESS.into()), Some(MacAddr([2, 0, 0, 0, 0, 1])));
+        assert_eq!(
+            shared.client_mac(ADDRESS.into()),
+            Some(MacAddr([2, 0, 0, 0, 0, 1]))
+        );
         assert_eq!(see(ObservedKind::Renewed, 1, 20), [], "nothing changed");
-        assert_eq!(see(ObservedKind::Granted, 1, 30), [], "the next stage of the same boot");
+        assert_eq!(
+            see(ObservedKind::Granted, 1, 30),
+            [],
+            "the next stage of the same boot"
+        );
         assert_eq!(see(ObservedKind::Expired, 1, 700), [LeaseEvent::Expiry]);
         assert_eq!(see(ObservedKind::Granted, 2, 710), [LeaseEvent::Commit]);
         assert_eq!(see(ObservedKind::Released, 2, 720), [LeaseEvent::Release]);
@@ -254,18 +321,35 @@ mod tests {
     fn an_address_is_known_until_it_is_given_back_or_given_to_another() {
         let (shared, _reports) = Shared::new(Snapshot::default());
         let mut observer = Observer::new(shared.clone());
-        observer.effects(vec![observation(ObservedKind::Granted, 1, 10)], &[]).remember();
-        observer.effects(vec![observation(ObservedKind::Expired, 1, 700)], &[]).remember();
-        assert_eq!(shared.client_mac(ADDRESS.into()), Some(MacAddr([2, 0, 0, 0, 0, 1])), "boot loaders do not renew");
-        observer.effects(vec![observation(ObservedKind::Granted, 2, 710)], &[]).remember();
-        observer.effects(vec![observation(ObservedKind::Released, 1, 720)], &[]).remember();
-        assert_eq!(shared.client_mac(ADDRESS.into()), Some(MacAddr([2, 0, 0, 0, 0, 2])), "only its holder gives it back");
+        observer
+            .effects(vec![observation(ObservedKind::Granted, 1, 10)], &[])
+            .remember();
+        observer
+            .effects(vec![observation(ObservedKind::Expired, 1, 700)], &[])
+            .remember();
+        assert_eq!(
+            shared.client_mac(ADDRESS.into()),
+            Some(MacAddr([2, 0, 0, 0, 0, 1])),
+            "boot loaders do not renew"
+        );
+        observer
+            .effects(vec![observation(ObservedKind::Granted, 2, 710)], &[])
+            .remember();
+        observer
+            .effects(vec![observation(ObservedKind::Released, 1, 720)], &[])
+            .remember();
+        assert_eq!(
+            shared.client_mac(ADDRESS.into()),
+            Some(MacAddr([2, 0, 0, 0, 0, 2])),
+            "only its holder gives it back"
+        );
     }
 
     #[test]
     fn after_a_restart_the_first_renewal_is_told() {
         let (shared, _reports) = Shared::new(Snapshot::default());
-        let effects = Observer::new(shared).effects(vec![observation(ObservedKind::Renewed, 1, 10)], &[]);
+        let effects =
+            Observer::new(shared).effects(vec![observation(ObservedKind::Renewed, 1, 10)], &[]);
         assert_eq!(events(&effects), [LeaseEvent::Commit]);
         assert!(effects.entries.is_empty(), "a renewal is no part of a boot");
     }
@@ -273,8 +357,13 @@ mod tests {
     #[test]
     fn the_timeline_has_question_and_answer_with_the_boot_file() {
         let (shared, _reports) = Shared::new(Snapshot::default());
-        let effects = Observer::new(shared).effects(vec![observation(ObservedKind::Offered, 1, 10)], &[]);
-        let seen: Vec<_> = effects.entries.into_iter().map(|e| (e.first, e.what)).collect();
+        let effects =
+            Observer::new(shared).effects(vec![observation(ObservedKind::Offered, 1, 10)], &[]);
+        let seen: Vec<_> = effects
+            .entries
+            .into_iter()
+            .map(|e| (e.first, e.what))
+            .collect();
         let dhcp = |message: &str, boot_file: Option<&str>| What::Dhcp {
             message: message.into(),
             arch: Some(0),
@@ -282,7 +371,13 @@ mod tests {
             boot_file: boot_file.map(str::to_owned),
         };
         let at = Timestamp(10_000_000);
-        assert_eq!(seen, [(at, dhcp("discover", None)), (at, dhcp("offer", Some("lpxelinux.0")))]);
+        assert_eq!(
+            seen,
+            [
+                (at, dhcp("discover", None)),
+                (at, dhcp("offer", Some("lpxelinux.0")))
+            ]
+        );
     }
 
     #[test]
@@ -292,8 +387,14 @@ mod tests {
             vendor_class: vendor.map(str::to_owned),
             ..ClientInfo::default()
         };
-        assert_eq!(speaker(&client(Some("iPXE"), Some("PXEClient:Arch:00007"))), "ipxe");
-        assert_eq!(speaker(&client(None, Some("HTTPClient:Arch:00016"))), "firmware");
+        assert_eq!(
+            speaker(&client(Some("iPXE"), Some("PXEClient:Arch:00007"))),
+            "ipxe"
+        );
+        assert_eq!(
+            speaker(&client(None, Some("HTTPClient:Arch:00016"))),
+            "firmware"
+        );
         assert_eq!(speaker(&client(None, Some("udhcp 1.36"))), "os");
         assert_eq!(speaker(&client(None, None)), "os");
     }

@@ -23,14 +23,23 @@ pub(super) fn describe(
     let mut missing_privilege = Vec::new();
     for link in served.values() {
         let name = &link.plan.name;
-        let vlans: Vec<String> = link.plan.vlans.iter().map(|id| vlan_name(snapshot, *id)).collect();
+        let vlans: Vec<String> = link
+            .plan
+            .vlans
+            .iter()
+            .map(|id| vlan_name(snapshot, *id))
+            .collect();
         let vlans = vlans.join(", ");
         if link.sockets.is_some() {
             serving.push(format!("{vlans} through {name}"));
         }
         let mut refuse = |vlans: &str, failure: &Failure| {
             let sentence = format!("{vlans} is not served: {}", failure.sentence);
-            if failure.is_privilege { missing_privilege.push(sentence) } else { failed.push(sentence) }
+            if failure.is_privilege {
+                missing_privilege.push(sentence)
+            } else {
+                failed.push(sentence)
+            }
         };
         match &link.verdict {
             Verdict::Foreign(server) if link.sockets.is_some() => degraded.push(format!(
@@ -74,7 +83,14 @@ pub(super) fn describe(
     sentences.append(&mut waiting);
     if sentences.is_empty() {
         let idle = || String::from("no VLAN that this rack serves has DHCP on");
-        return (status, if serving.is_empty() { idle() } else { format!("serving {}", serving.join("; ")) });
+        return (
+            status,
+            if serving.is_empty() {
+                idle()
+            } else {
+                format!("serving {}", serving.join("; "))
+            },
+        );
     }
     (status, sentences.join(". "))
 }

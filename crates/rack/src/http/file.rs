@@ -51,11 +51,16 @@ pub fn wanted(range: Option<&str>, size: u64) -> Wanted {
         ("", suffix) => match suffix.parse::<u64>() {
             Ok(0) => Wanted::Unsatisfiable,
             Ok(_) if size == 0 => Wanted::Unsatisfiable,
-            Ok(n) => Wanted::Part(Span { start: size.saturating_sub(n), end: size }),
+            Ok(n) => Wanted::Part(Span {
+                start: size.saturating_sub(n),
+                end: size,
+            }),
             Err(_) => Wanted::Whole,
         },
         (first, last) => {
-            let Ok(start) = first.parse::<u64>() else { return Wanted::Whole };
+            let Ok(start) = first.parse::<u64>() else {
+                return Wanted::Whole;
+            };
             let end = match last {
                 "" => size,
                 last => match last.parse::<u64>() {
@@ -63,15 +68,25 @@ pub fn wanted(range: Option<&str>, size: u64) -> Wanted {
                     _ => return Wanted::Whole,
                 },
             };
-            if start >= size { Wanted::Unsatisfiable } else { Wanted::Part(Span { start, end }) }
+            if start >= size {
+                Wanted::Unsatisfiable
+            } else {
+                Wanted::Part(Span { start, end })
+            }
         }
     }
 }
 
 impl Server {
     pub(super) async fn file(&self, request: &Request<Incoming>, peers: Peers) -> Response<Body> {
-        let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
-        let context = ClientContext { ip: peers.client, transport: Transport::Http, local: peers.local.ip() };
+        let path = percent_encoding::percent_decode_str(request.uri().path())
+            .decode_utf8_lossy()
+            .into_owned();
+        let context = ClientContext {
+            ip: peers.client,
+            transport: Transport::Http,
+            local: peers.local.ip(),
+        };
         let transfer = Transfer {
             shared: self.inner.shared.clone(),
             client: peers.client,
@@ -88,14 +103,21 @@ impl Server {
             }
             Err(OpenError::Unavailable(_)) => {
                 transfer.end(FileOutcome::Failed);
-                return unavailable("The file is not here yet, and the region cannot be reached.\n");
+                return unavailable(
+                    "The file is not here yet, and the region cannot be reached.\n",
+                );
             }
         };
         respond(request.method(), request.headers(), opened, transfer)
     }
 }
 
-fn respond(method: &Method, asked: &HeaderMap, opened: Opened, mut transfer: Transfer) -> Response<Body> {
+fn respond(
+    method: &Method,
+    asked: &HeaderMap,
+    opened: Opened,
+    mut transfer: Transfer,
+) -> Response<Body> {
     let size = opened.size();
     transfer.size = Some(size);
     let tag = match &opened {
@@ -118,7 +140,10 @@ fn respond(method: &Method, asked: &HeaderMap, opened: Opened, mut transfer: Tra
 
     let text_of = |name| asked.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
     if let (Some(tag), Some(have)) = (&tag, text_of(header::IF_NONE_MATCH))
-        && (have.trim() == "*" || have.split(',').any(|t| t.trim().trim_start_matches("W/") == tag))
+        && (have.trim() == "*"
+            || have
+                .split(',')
+                .any(|t| t.trim().trim_start_matches("W/") == tag))
     {
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
         transfer.end(FileOutcome::Probed);
@@ -126,23 +151,43 @@ fn respond(method: &Method, asked: &HeaderMap, opened: Opened, mut transfer: Tra
     }
     // A part of another version than the client has would be worse than all of this one.
     let same = text_of(header::IF_RANGE).is_none_or(|t| Some(t.trim()) == tag.as_deref());
-    let range = if same && *method == Method::GET { text_of(header::RANGE) } else { None };
+    let range = if same && *method == Method::GET {
+        text_of(header::RANGE)
+    } else {
+        None
+    };
     let span = match wanted(range, size) {
-        Wanted::Whole => Span { start: 0, end: size },
+        Wanted::Whole => Span {
+            start: 0,
+            end: size,
+        },
         Wanted::Part(span) => {
             *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
-            insert(answer.headers_mut(), header::CONTENT_RANGE, format!("bytes {}-{}/{size}", span.start, span.end - 1));
+            insert(
+                answer.headers_mut(),
+                header::CONTENT_RANGE,
+                format!("bytes {}-{}/{size}", span.start, span.end - 1),
+            );
             span
         }
         Wanted::Unsatisfiable => {
             *answer.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-            insert(answer.headers_mut(), header::CONTENT_RANGE, format!("bytes */{size}"));
-            answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+            insert(
+                answer.headers_mut(),
+                header::CONTENT_RANGE,
+                format!("bytes */{size}"),
+            );
+            answer
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, HeaderValue::from(0));
             transfer.end(FileOutcome::Failed);
             return answer;
         }
     };
-    answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(span.end - span.start));
+    answer.headers_mut().insert(
+        header::CONTENT_LENGTH,
+        HeaderValue::from(span.end - span.start),
+    );
     if *method == Method::HEAD {
         transfer.end(FileOutcome::Probed);
     } else {
@@ -163,27 +208,30 @@ fn body(opened: Opened, span: Span, mut transfer: Transfer) -> Body {
         return full(Bytes::new());
     }
     transfer.outcome = FileOutcome::Aborted;
-    let chunks = stream::try_unfold((opened, span.start, transfer), move |(opened, at, mut transfer)| async move {
-        if at >= span.end {
-            return Ok::<_, io::Error>(None);
-        }
-        let max = usize::try_from(span.end - at).unwrap_or(CHUNK).min(CHUNK);
-        match opened.read_at(at, max).await {
-            Ok(bytes) => {
-                let next = at + bytes.len() as u64;
-                transfer.bytes += bytes.len() as u64;
-                if next >= span.end {
-                    transfer.outcome = FileOutcome::Complete;
+    let chunks = stream::try_unfold(
+        (opened, span.start, transfer),
+        move |(opened, at, mut transfer)| async move {
+            if at >= span.end {
+                return Ok::<_, io::Error>(None);
+            }
+            let max = usize::try_from(span.end - at).unwrap_or(CHUNK).min(CHUNK);
+            match opened.read_at(at, max).await {
+                Ok(bytes) => {
+                    let next = at + bytes.len() as u64;
+                    transfer.bytes += bytes.len() as u64;
+                    if next >= span.end {
+                        transfer.outcome = FileOutcome::Complete;
+                    }
+                    Ok(Some((Frame::data(bytes), (opened, next, transfer))))
                 }
-                Ok(Some((Frame::data(bytes), (opened, next, transfer))))
+                Err(error) => {
+                    transfer.outcome = FileOutcome::Failed;
+                    tracing::warn!(client = %transfer.client, path = transfer.path, %error, "a file cannot be read");
+                    Err(error)
+                }
             }
-            Err(error) => {
-                transfer.outcome = FileOutcome::Failed;
-                tracing::warn!(client = %transfer.client, path = transfer.path, %error, "a file cannot be read");
-                Err(error)
-            }
-        }
-    });
+        },
+    );
     StreamBody::new(chunks).boxed_unsync()
 }
 
@@ -207,7 +255,12 @@ impl Drop for Transfer {
     fn drop(&mut self) {
         let what = What::File {
             transport: Transport::Http.word().into(),
-            path: self.path.chars().map(|c| if c.is_control() { '?' } else { c }).take(crate::namespace::MAX_PATH).collect(),
+            path: self
+                .path
+                .chars()
+                .map(|c| if c.is_control() { '?' } else { c })
+                .take(crate::namespace::MAX_PATH)
+                .collect(),
             bytes: self.bytes,
             size: self.size,
             outcome: self.outcome,

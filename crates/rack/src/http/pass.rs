@@ -87,7 +87,11 @@ pub fn verdict(method: &Method, path: &str, headers: &HeaderMap, op: Option<&str
     } else {
         false
     };
-    if passed { Verdict::Pass } else { Verdict::Refuse }
+    if passed {
+        Verdict::Pass
+    } else {
+        Verdict::Refuse
+    }
 }
 
 /// Whether a request is a delivery.
@@ -123,8 +127,14 @@ pub fn operation(query: Option<&str>, content_type: Option<&str>, body: &[u8]) -
 }
 
 fn form_op(form: &[u8]) -> Option<String> {
-    let value = form.split(|b| *b == b'&').find_map(|pair| pair.strip_prefix(b"op="))?;
-    (value.len() <= MAX_OP).then(|| percent_encoding::percent_decode(value).decode_utf8_lossy().replace('+', " "))
+    let value = form
+        .split(|b| *b == b'&')
+        .find_map(|pair| pair.strip_prefix(b"op="))?;
+    (value.len() <= MAX_OP).then(|| {
+        percent_encoding::percent_decode(value)
+            .decode_utf8_lossy()
+            .replace('+', " ")
+    })
 }
 
 /// The first part named `op`: its headers end with an empty line, its value with the next line end.
@@ -142,7 +152,11 @@ impl Server {
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
         let query = head.uri.query().map(str::to_owned);
-        let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let content_type = head
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned);
 
         // What can be refused without its body is: nobody may make us read for nothing.
         let early_op = operation(query.as_deref(), None, &[]);
@@ -166,7 +180,10 @@ impl Server {
         let kind = kind(&head.method, &path, op.as_deref());
         let passed = PassedRequest {
             method: head.method.to_string(),
-            target: head.uri.path_and_query().map_or_else(|| path.clone(), ToString::to_string),
+            target: head
+                .uri
+                .path_and_query()
+                .map_or_else(|| path.clone(), ToString::to_string),
             headers: passed_headers(&head.headers),
             body: body.bytes.clone(),
             client: peers.client,
@@ -179,12 +196,21 @@ impl Server {
             Some(op) => format!("{path}?op={op}"),
             None => path,
         };
-        let what = What::Metadata { method: head.method.to_string(), path, status: answer.status().as_u16() };
+        let what = What::Metadata {
+            method: head.method.to_string(),
+            path,
+            status: answer.status().as_u16(),
+        };
         self.inner.shared.note_for(peers.client, what);
         answer
     }
 
-    async fn deliver_or_ask(&self, kind: Kind, request: PassedRequest, headers: &HeaderMap) -> Response<Body> {
+    async fn deliver_or_ask(
+        &self,
+        kind: Kind,
+        request: PassedRequest,
+        headers: &HeaderMap,
+    ) -> Response<Body> {
         // An earlier delivery of this machine is still on its way: this one may not overtake it.
         if let Kind::Delivery(status, words) = kind
             && self.inner.spool.waiting_from(request.client)
@@ -197,15 +223,25 @@ impl Server {
         let Ok(_place) = self.inner.passes.acquire().await else {
             return unavailable("The rack is stopping.\n");
         };
-        match tokio::time::timeout(ANSWER_TIMEOUT, self.inner.region.pass(&rack, request.clone())).await {
+        match tokio::time::timeout(
+            ANSWER_TIMEOUT,
+            self.inner.region.pass(&rack, request.clone()),
+        )
+        .await
+        {
             Ok(Ok(response)) => answered(response),
-            Ok(Err(error @ (LinkError::Away(_) | LinkError::Version { .. } | LinkError::Refused(_)))) => {
+            Ok(Err(
+                error @ (LinkError::Away(_) | LinkError::Version { .. } | LinkError::Refused(_)),
+            )) => {
                 tracing::debug!(%error, "a request was not passed on");
                 self.away(kind, request, headers).await
             }
             Ok(Err(error @ (LinkError::Failed(_) | LinkError::NoBlob(_)))) => {
                 tracing::warn!(%error, target = path_of(&request), "the region failed on a request");
-                text(StatusCode::BAD_GATEWAY, "The region failed; its log says why.\n")
+                text(
+                    StatusCode::BAD_GATEWAY,
+                    "The region failed; its log says why.\n",
+                )
             }
             Ok(Err(error @ LinkError::Invalid(_))) => {
                 tracing::warn!(%error, target = path_of(&request), "the region refused a request");
@@ -213,20 +249,34 @@ impl Server {
             }
             Err(_) => {
                 // It may have been acted on; storing it could act twice. The machine asks again.
-                tracing::warn!(target = path_of(&request), "the region did not answer in time");
+                tracing::warn!(
+                    target = path_of(&request),
+                    "the region did not answer in time"
+                );
                 unavailable("The region did not answer in time.\n")
             }
         }
     }
 
-    async fn away(&self, kind: Kind, request: PassedRequest, headers: &HeaderMap) -> Response<Body> {
+    async fn away(
+        &self,
+        kind: Kind,
+        request: PassedRequest,
+        headers: &HeaderMap,
+    ) -> Response<Body> {
         match kind {
             Kind::Delivery(status, words) => self.store(request, headers, status, words).await,
             Kind::Question => unavailable("The region cannot be reached now.\n"),
         }
     }
 
-    async fn store(&self, request: PassedRequest, headers: &HeaderMap, status: StatusCode, words: &'static str) -> Response<Body> {
+    async fn store(
+        &self,
+        request: PassedRequest,
+        headers: &HeaderMap,
+        status: StatusCode,
+        words: &'static str,
+    ) -> Response<Body> {
         if !headers.contains_key(header::AUTHORIZATION) {
             // The region would refuse it; nobody may fill our disk without even claiming to be someone.
             return text(StatusCode::UNAUTHORIZED, "No credentials.\n");
@@ -251,12 +301,23 @@ impl Server {
             None => MAX_BODY,
         };
         let kib = u32::try_from(expected.div_ceil(1024)).unwrap_or(u32::MAX);
-        let room = self.inner.body_budget.acquire_many(kib).await.map_err(|_| unavailable("The rack is stopping.\n"))?;
+        let room = self
+            .inner
+            .body_budget
+            .acquire_many(kib)
+            .await
+            .map_err(|_| unavailable("The rack is stopping.\n"))?;
         match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
-            Ok(Ok(collected)) => Ok(Held { bytes: collected.to_bytes(), _room: room }),
+            Ok(Ok(collected)) => Ok(Held {
+                bytes: collected.to_bytes(),
+                _room: room,
+            }),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
             Ok(Err(_)) => Err(text(StatusCode::BAD_REQUEST, "The body ended early.\n")),
-            Err(_) => Err(text(StatusCode::REQUEST_TIMEOUT, "The body did not come in time.\n")),
+            Err(_) => Err(text(
+                StatusCode::REQUEST_TIMEOUT,
+                "The body did not come in time.\n",
+            )),
         }
     }
 }
@@ -275,14 +336,22 @@ fn passed_headers(headers: &HeaderMap) -> Vec<(String, String)> {
     headers
         .iter()
         .filter(|(name, _)| !NOT_PASSED.contains(&name.as_str()))
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+        .filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        })
         .collect()
 }
 
 fn answered(response: PassedResponse) -> Response<Body> {
     let Ok(status) = StatusCode::from_u16(response.status) else {
-        tracing::warn!(status = response.status, "the region answered with a status that is none");
-        return text(StatusCode::BAD_GATEWAY, "The region's answer makes no sense.\n");
+        tracing::warn!(
+            status = response.status,
+            "the region answered with a status that is none"
+        );
+        return text(
+            StatusCode::BAD_GATEWAY,
+            "The region's answer makes no sense.\n",
+        );
     };
     let length = response.body.len();
     let mut answer = Response::new(full(response.body));
@@ -296,9 +365,13 @@ fn answered(response: PassedResponse) -> Response<Body> {
             answer.headers_mut().append(name, value);
         }
     }
-    let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED || status.is_informational();
+    let bodiless = status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+        || status.is_informational();
     if !bodiless {
-        answer.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        answer
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     answer
 }
@@ -314,11 +387,23 @@ mod tests {
     #[test]
     fn three_things_are_passed_on_and_nothing_else() {
         for (method, path, op) in [
-            (Method::GET, "/MAAS/metadata/latest/by-id/4y3h7n/", Some("get_preseed")),
+            (
+                Method::GET,
+                "/MAAS/metadata/latest/by-id/4y3h7n/",
+                Some("get_preseed"),
+            ),
             (Method::POST, "/MAAS/metadata/2012-03-01/", Some("signal")),
-            (Method::GET, "/MAAS/metadata/2012-03-01/meta-data/instance-id", None),
+            (
+                Method::GET,
+                "/MAAS/metadata/2012-03-01/meta-data/instance-id",
+                None,
+            ),
             (Method::GET, "/MAAS/machine-resources/amd64", None),
-            (Method::GET, "/MAAS/api/2.0/machines/", Some("is_registered")),
+            (
+                Method::GET,
+                "/MAAS/api/2.0/machines/",
+                Some("is_registered"),
+            ),
             (Method::POST, "/MAAS/api/2.0/machines/", None),
         ] {
             assert_eq!(check(&method, path, op), Verdict::Pass, "{method} {path}");
@@ -346,29 +431,73 @@ mod tests {
     fn enlistment_with_credentials_is_not_anonymous() {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("OAuth x"));
-        assert_eq!(verdict(&Method::POST, "/MAAS/api/2.0/machines/", &headers, None), Verdict::Refuse);
-        assert_eq!(verdict(&Method::POST, "/MAAS/metadata/2012-03-01/", &headers, None), Verdict::Pass);
+        assert_eq!(
+            verdict(&Method::POST, "/MAAS/api/2.0/machines/", &headers, None),
+            Verdict::Refuse
+        );
+        assert_eq!(
+            verdict(&Method::POST, "/MAAS/metadata/2012-03-01/", &headers, None),
+            Verdict::Pass
+        );
     }
 
     #[test]
     fn the_operation_is_found_in_query_form_and_multipart() {
-        assert_eq!(operation(Some("a=b&op=get_preseed"), None, b""), Some("get_preseed".into()));
-        assert_eq!(operation(None, Some("application/x-www-form-urlencoded; charset=utf-8"), b"op=netboot_off"), Some("netboot_off".into()));
+        assert_eq!(
+            operation(Some("a=b&op=get_preseed"), None, b""),
+            Some("get_preseed".into())
+        );
+        assert_eq!(
+            operation(
+                None,
+                Some("application/x-www-form-urlencoded; charset=utf-8"),
+                b"op=netboot_off"
+            ),
+            Some("netboot_off".into())
+        );
         let body = b"--x\r\nContent-Disposition: form-data; name=\"status\"\r\n\r\nOK\r\n--x\r\n\
             Content-Disposition: form-data; name=\"op\"\r\n\r\nsignal\r\n--x--\r\n";
-        assert_eq!(operation(None, Some("multipart/form-data; boundary=x"), body), Some("signal".into()));
-        assert_eq!(operation(None, Some("application/json"), b"op=signal"), None);
-        assert_eq!(operation(None, Some("multipart/form-data"), b"name=\"op\""), None);
+        assert_eq!(
+            operation(None, Some("multipart/form-data; boundary=x"), body),
+            Some("signal".into())
+        );
+        assert_eq!(
+            operation(None, Some("application/json"), b"op=signal"),
+            None
+        );
+        assert_eq!(
+            operation(None, Some("multipart/form-data"), b"name=\"op\""),
+            None
+        );
     }
 
     #[test]
     fn only_deliveries_are_stored() {
         let ok = Kind::Delivery(StatusCode::OK, "OK");
-        assert_eq!(kind(&Method::POST, "/MAAS/metadata/2012-03-01/", Some("signal")), ok);
-        assert_eq!(kind(&Method::POST, "/MAAS/metadata/latest/by-id/x/", Some("netboot_off")), ok);
-        assert_eq!(kind(&Method::POST, "/MAAS/metadata/status/x", None), Kind::Delivery(StatusCode::NO_CONTENT, ""));
-        assert_eq!(kind(&Method::GET, "/MAAS/metadata/2012-03-01/", Some("signal")), Kind::Question);
-        assert_eq!(kind(&Method::POST, "/MAAS/api/2.0/machines/", None), Kind::Question);
+        assert_eq!(
+            kind(&Method::POST, "/MAAS/metadata/2012-03-01/", Some("signal")),
+            ok
+        );
+        assert_eq!(
+            kind(
+                &Method::POST,
+                "/MAAS/metadata/latest/by-id/x/",
+                Some("netboot_off")
+            ),
+            ok
+        );
+        assert_eq!(
+            kind(&Method::POST, "/MAAS/metadata/status/x", None),
+            Kind::Delivery(StatusCode::NO_CONTENT, "")
+        );
+        assert_eq!(
+            kind(&Method::GET, "/MAAS/metadata/2012-03-01/", Some("signal")),
+            Kind::Question
+        );
+        assert_eq!(
+            kind(&Method::POST, "/MAAS/api/2.0/machines/", None),
+            Kind::Question
+        );
     }
 
     proptest::proptest! {

@@ -7,8 +7,8 @@ use link::message::Parameters;
 use metal::timeline::{PowerFault, PowerFaultClass};
 use tokio::net::UdpSocket;
 use wire_ipmi::client::{
-    Action, BootType, Client, Config, Driver, Goal, Input, IpmiError, OffMode, Outcome, SuiteChoice, Timing, Warning,
-    Workarounds,
+    Action, BootType, Client, Config, Driver, Goal, Input, IpmiError, OffMode, Outcome,
+    SuiteChoice, Timing, Warning, Workarounds,
 };
 use wire_ipmi::command::Privilege;
 use wire_ipmi::{PORT, Secret};
@@ -34,17 +34,26 @@ pub(super) struct Bmc {
 }
 
 fn settings(message: impl Into<String>) -> PowerFault {
-    PowerFault { class: PowerFaultClass::Settings, message: message.into() }
+    PowerFault {
+        class: PowerFaultClass::Settings,
+        message: message.into(),
+    }
 }
 
 impl Bmc {
     pub(super) fn new(parameters: &Parameters, timing: Timing) -> Result<Self, PowerFault> {
-        let address = text(parameters, "power_address").ok_or_else(|| settings("power_address is missing"))?;
-        let (host, port) = split_address(&address).ok_or_else(|| settings(format!("power_address '{address}' is no address")))?;
+        let address = text(parameters, "power_address")
+            .ok_or_else(|| settings("power_address is missing"))?;
+        let (host, port) = split_address(&address)
+            .ok_or_else(|| settings(format!("power_address '{address}' is no address")))?;
         let choice = |key: &str| text(parameters, key);
-        let unknown = |key: &str, value: &str| settings(format!("{key} has the unknown value '{value}'"));
+        let unknown =
+            |key: &str, value: &str| settings(format!("{key} has the unknown value '{value}'"));
 
-        let mut config = Config { timing, ..Config::default() };
+        let mut config = Config {
+            timing,
+            ..Config::default()
+        };
         if let Some(user) = choice("power_user") {
             config.user = user.into_bytes();
         }
@@ -55,15 +64,18 @@ impl Bmc {
             config.k_g = Secret::parse_k_g(&k_g).map_err(|e| settings(format!("k_g: {e}")))?;
         }
         if let Some(driver) = choice("power_driver") {
-            config.driver = Driver::from_name(&driver).ok_or_else(|| unknown("power_driver", &driver))?;
+            config.driver =
+                Driver::from_name(&driver).ok_or_else(|| unknown("power_driver", &driver))?;
         }
         // Present but empty is a choice of its own: no preference.
         if parameters.0.contains_key("cipher_suite_id") {
             let suite = choice("cipher_suite_id").unwrap_or_default();
-            config.suites = SuiteChoice::from_id_text(&suite).ok_or_else(|| unknown("cipher_suite_id", &suite))?;
+            config.suites = SuiteChoice::from_id_text(&suite)
+                .ok_or_else(|| unknown("cipher_suite_id", &suite))?;
         }
         if let Some(level) = choice("privilege_level") {
-            config.privilege = Privilege::from_name(&level).ok_or_else(|| unknown("privilege_level", &level))?;
+            config.privilege =
+                Privilege::from_name(&level).ok_or_else(|| unknown("privilege_level", &level))?;
         }
         if let Some(flags) = parameters.0.get("workaround_flags") {
             let names = flag_names(flags);
@@ -71,14 +83,24 @@ impl Bmc {
                 .map_err(|name| unknown("workaround_flags", name))?;
         }
         let boot_type = match choice("power_boot_type") {
-            Some(name) => BootType::from_name(&name).ok_or_else(|| unknown("power_boot_type", &name))?,
+            Some(name) => {
+                BootType::from_name(&name).ok_or_else(|| unknown("power_boot_type", &name))?
+            }
             None => BootType::Auto,
         };
         let off_mode = match choice("power_off_mode") {
-            Some(name) => OffMode::from_name(&name).ok_or_else(|| unknown("power_off_mode", &name))?,
+            Some(name) => {
+                OffMode::from_name(&name).ok_or_else(|| unknown("power_off_mode", &name))?
+            }
             None => OffMode::Hard,
         };
-        Ok(Self { host, port, config, boot_type, off_mode })
+        Ok(Self {
+            host,
+            port,
+            config,
+            boot_type,
+            off_mode,
+        })
     }
 
     pub(super) async fn resolve(&self) -> Result<SocketAddr, PowerFault> {
@@ -99,17 +121,28 @@ impl Bmc {
 
     /// One conversation. The socket is connected, so that only this BMC's datagrams arrive and the
     /// network's "nobody listens" does.
-    pub(super) async fn reach(&self, address: SocketAddr, goal: Goal) -> Result<Outcome, PowerFault> {
+    pub(super) async fn reach(
+        &self,
+        address: SocketAddr,
+        goal: Goal,
+    ) -> Result<Outcome, PowerFault> {
         let network = |e: std::io::Error| PowerFault {
             class: PowerFaultClass::Connection,
             message: format!("the BMC at {address} cannot be reached: {e}"),
         };
-        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let any: IpAddr = if address.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
         let socket = UdpSocket::bind((any, 0)).await.map_err(network)?;
         socket.connect(address).await.map_err(network)?;
 
-        let mut client = Client::new(self.config.clone(), goal, rand::random())
-            .map_err(|e| settings(format!("the BMC at {address} could not accept these parameters: {e}")))?;
+        let mut client = Client::new(self.config.clone(), goal, rand::random()).map_err(|e| {
+            settings(format!(
+                "the BMC at {address} could not accept these parameters: {e}"
+            ))
+        })?;
         let mut actions = client.handle(Input::Start, Instant::now());
         let mut timer: Option<Instant> = None;
         let mut datagram = vec![0; MAX_DATAGRAM];
@@ -129,7 +162,10 @@ impl Bmc {
                     continue;
                 }
             }
-            let until = timer.map_or_else(|| tokio::time::Instant::now() + UNREACHABLE_PAUSE, tokio::time::Instant::from_std);
+            let until = timer.map_or_else(
+                || tokio::time::Instant::now() + UNREACHABLE_PAUSE,
+                tokio::time::Instant::from_std,
+            );
             tokio::select! {
                 received = socket.recv(&mut datagram) => match received {
                     Ok(n) => actions = client.handle(Input::Packet(&datagram[..n]), Instant::now()),
@@ -166,14 +202,21 @@ fn fault(address: SocketAddr, error: &IpmiError) -> PowerFault {
         | IpmiError::Command { .. }
         | IpmiError::ShortAnswer { .. } => PowerFaultClass::Action,
     };
-    PowerFault { class, message: format!("the BMC at {address}: {error}") }
+    PowerFault {
+        class,
+        message: format!("the BMC at {address}: {error}"),
+    }
 }
 
 /// What a person should know although it worked; a fall-back to another cipher suite is everyday.
 pub(super) fn warning(warning: &Warning) -> Option<String> {
     match warning {
-        Warning::KgIgnored => Some("the BMC has another K_g than configured; the login worked without".into()),
-        Warning::BootNotSet(error) => Some(format!("the BMC did not take the boot device: {error}")),
+        Warning::KgIgnored => {
+            Some("the BMC has another K_g than configured; the login worked without".into())
+        }
+        Warning::BootNotSet(error) => {
+            Some(format!("the BMC did not take the boot device: {error}"))
+        }
         Warning::SuiteFellBack { .. } => None,
     }
 }
@@ -181,14 +224,19 @@ pub(super) fn warning(warning: &Warning) -> Option<String> {
 fn flag_names(flags: &serde_json::Value) -> Vec<String> {
     match flags {
         serde_json::Value::String(s) => s.split([',', ' ']).map(str::to_owned).collect(),
-        serde_json::Value::Array(all) => all.iter().filter_map(|f| f.as_str().map(str::to_owned)).collect(),
+        serde_json::Value::Array(all) => all
+            .iter()
+            .filter_map(|f| f.as_str().map(str::to_owned))
+            .collect(),
         _ => Vec::new(),
     }
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address.
 fn split_address(text: &str) -> Option<(String, u16)> {
-    let valid = |host: &str| (!host.is_empty() && !host.contains(char::is_whitespace)).then(|| host.to_owned());
+    let valid = |host: &str| {
+        (!host.is_empty() && !host.contains(char::is_whitespace)).then(|| host.to_owned())
+    };
     if let Some((host, rest)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) {
         let port = match rest.strip_prefix(':') {
             Some(port) => port.parse().ok()?,
@@ -209,7 +257,12 @@ mod tests {
     use super::*;
 
     fn parameters(pairs: &[(&str, &str)]) -> Parameters {
-        Parameters(pairs.iter().map(|(k, v)| ((*k).to_owned(), serde_json::Value::from(*v))).collect())
+        Parameters(
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), serde_json::Value::from(*v)))
+                .collect(),
+        )
     }
 
     #[test]
@@ -226,7 +279,11 @@ mod tests {
             ("fd00::zz::1", None),
             (":623", None),
         ] {
-            assert_eq!(split_address(text), expected.map(|(h, p)| (h.to_owned(), p)), "{text}");
+            assert_eq!(
+                split_address(text),
+                expected.map(|(h, p)| (h.to_owned(), p)),
+                "{text}"
+            );
         }
     }
 
@@ -234,15 +291,36 @@ mod tests {
     fn parameters_that_make_no_sense_are_named_without_their_secrets() {
         for (pairs, word) in [
             (&[("power_pass", "hunter2")][..], "power_address"),
-            (&[("power_address", "10.0.0.1"), ("power_driver", "LAN_3")], "power_driver"),
-            (&[("power_address", "10.0.0.1"), ("cipher_suite_id", "99")], "cipher_suite_id"),
-            (&[("power_address", "10.0.0.1"), ("privilege_level", "ROOT")], "privilege_level"),
-            (&[("power_address", "10.0.0.1"), ("workaround_flags", "magic")], "workaround_flags"),
-            (&[("power_address", "10.0.0.1"), ("k_g", "0xhunter2")], "k_g"),
+            (
+                &[("power_address", "10.0.0.1"), ("power_driver", "LAN_3")],
+                "power_driver",
+            ),
+            (
+                &[("power_address", "10.0.0.1"), ("cipher_suite_id", "99")],
+                "cipher_suite_id",
+            ),
+            (
+                &[("power_address", "10.0.0.1"), ("privilege_level", "ROOT")],
+                "privilege_level",
+            ),
+            (
+                &[("power_address", "10.0.0.1"), ("workaround_flags", "magic")],
+                "workaround_flags",
+            ),
+            (
+                &[("power_address", "10.0.0.1"), ("k_g", "0xhunter2")],
+                "k_g",
+            ),
         ] {
-            let fault = Bmc::new(&parameters(pairs), Timing::default()).err().expect("refused");
+            let fault = Bmc::new(&parameters(pairs), Timing::default())
+                .err()
+                .expect("refused");
             assert_eq!(fault.class, PowerFaultClass::Settings);
-            assert!(fault.message.contains(word) && !fault.message.contains("hunter2"), "{}", fault.message);
+            assert!(
+                fault.message.contains(word) && !fault.message.contains("hunter2"),
+                "{}",
+                fault.message
+            );
         }
     }
 }

@@ -145,10 +145,14 @@ pub fn interfaces() -> io::Result<Vec<KernelInterface>> {
         }
     }
     for line in &lines {
-        let sys::Said::Address(address, mask) = line.what else { continue };
+        let sys::Said::Address(address, mask) = line.what else {
+            continue;
+        };
         // An alias address is labelled `eth0:1`.
         let name = line.name.split(':').next().unwrap_or(&line.name);
-        let Some(interface) = out.iter_mut().find(|i| i.name == name) else { continue };
+        let Some(interface) = out.iter_mut().find(|i| i.name == name) else {
+            continue;
+        };
         if let Ok(net) = IpNet::with_netmask(address, mask) {
             interface.addresses.push(net);
         }
@@ -158,8 +162,16 @@ pub fn interfaces() -> io::Result<Vec<KernelInterface>> {
 }
 
 const fn step(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
-    #[expect(clippy::cast_possible_truncation, reason = "the instruction codes are below 256")]
-    libc::sock_filter { code: code as u16, jt, jf, k }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the instruction codes are below 256"
+    )]
+    libc::sock_filter {
+        code: code as u16,
+        jt,
+        jf,
+        k,
+    }
 }
 
 const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
@@ -229,10 +241,16 @@ impl PacketSocket {
             // Best effort: the system may allow less.
             socket.set_recv_buffer_size(RECEIVE_BUFFER).ok();
             sys::bind_packet(socket.as_fd(), interface, ETHERTYPE_IPV4)?;
-            Ok(Self { fd: sys::register(socket.into())? })
+            Ok(Self {
+                fd: sys::register(socket.into())?,
+            })
         };
         open().map_err(|cause| {
-            OpenError::new(format!("receiving raw frames on {name}"), Privilege::NetRaw, cause)
+            OpenError::new(
+                format!("receiving raw frames on {name}"),
+                Privilege::NetRaw,
+                cause,
+            )
         })
     }
 
@@ -241,8 +259,14 @@ impl PacketSocket {
     /// # Errors
     /// From the kernel; `ENETDOWN` once when the interface goes down.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Frame> {
-        let meta = self.fd.async_io(Interest::READABLE, |fd| sys::receive(fd.as_fd(), buffer)).await?;
-        Ok(Frame { len: meta.len, checksum_pending: meta.checksum_pending })
+        let meta = self
+            .fd
+            .async_io(Interest::READABLE, |fd| sys::receive(fd.as_fd(), buffer))
+            .await?;
+        Ok(Frame {
+            len: meta.len,
+            checksum_pending: meta.checksum_pending,
+        })
     }
 
     /// Sends a frame, or drops it where the kernel's queue is full.
@@ -284,7 +308,11 @@ impl UdpSocket {
     /// [`OpenError`]; for a port below 1024 without the privilege its variant `Privilege`.
     pub fn bind(address: SocketAddr, device: Option<&str>) -> Result<Self, OpenError> {
         let open = || -> io::Result<Self> {
-            let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+            let socket = Socket::new(
+                Domain::for_address(address),
+                Type::DGRAM,
+                Some(Protocol::UDP),
+            )?;
             socket.set_nonblocking(true)?;
             if let Some(device) = device {
                 socket.set_reuse_address(true)?;
@@ -296,11 +324,17 @@ impl UdpSocket {
             }
             sys::want_pktinfo(socket.as_fd(), address.is_ipv6())?;
             socket.bind(&address.into())?;
-            Ok(Self { fd: sys::register(socket.into())? })
+            Ok(Self {
+                fd: sys::register(socket.into())?,
+            })
         };
         let place = device.map_or_else(String::new, |device| format!(" on {device}"));
         open().map_err(|cause| {
-            OpenError::new(format!("UDP port {}{place}", address.port()), Privilege::NetBindService, cause)
+            OpenError::new(
+                format!("UDP port {}{place}", address.port()),
+                Privilege::NetBindService,
+                cause,
+            )
         })
     }
 
@@ -309,12 +343,21 @@ impl UdpSocket {
     /// # Errors
     /// From the kernel; among them errors of datagrams sent before.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Datagram> {
-        let meta = self.fd.async_io(Interest::READABLE, |fd| sys::receive(fd.as_fd(), buffer)).await?;
+        let meta = self
+            .fd
+            .async_io(Interest::READABLE, |fd| sys::receive(fd.as_fd(), buffer))
+            .await?;
         match (meta.from, meta.to, meta.interface) {
-            (Some(from), Some((to, local)), Some(interface)) => {
-                Ok(Datagram { len: meta.len, from, to, local, interface })
-            }
-            _ => Err(io::Error::other("the kernel did not say where a datagram came in")),
+            (Some(from), Some((to, local)), Some(interface)) => Ok(Datagram {
+                len: meta.len,
+                from,
+                to,
+                local,
+                interface,
+            }),
+            _ => Err(io::Error::other(
+                "the kernel did not say where a datagram came in",
+            )),
         }
     }
 
@@ -323,7 +366,13 @@ impl UdpSocket {
     ///
     /// # Errors
     /// From the kernel.
-    pub fn send_from(&self, bytes: &[u8], source: IpAddr, interface: u32, dest: SocketAddr) -> io::Result<()> {
+    pub fn send_from(
+        &self,
+        bytes: &[u8],
+        source: IpAddr,
+        interface: u32,
+        dest: SocketAddr,
+    ) -> io::Result<()> {
         sys::send_from(self.fd.get_ref().as_fd(), bytes, source, interface, dest)
     }
 
@@ -361,10 +410,17 @@ impl RouterSocket {
             socket.set_multicast_loop_v6(false)?;
             socket.set_multicast_if_v6(interface)?;
             socket.join_multicast_v6(&ALL_ROUTERS, interface)?;
-            Ok(Self { fd: sys::register(socket.into())?, interface })
+            Ok(Self {
+                fd: sys::register(socket.into())?,
+                interface,
+            })
         };
         open().map_err(|cause| {
-            OpenError::new(format!("sending router advertisements on {name}"), Privilege::NetRaw, cause)
+            OpenError::new(
+                format!("sending router advertisements on {name}"),
+                Privilege::NetRaw,
+                cause,
+            )
         })
     }
 
@@ -375,9 +431,17 @@ impl RouterSocket {
     pub async fn solicitation(&self) -> io::Result<Ipv6Addr> {
         let mut buffer = [0; FRAME_MAX];
         loop {
-            let meta = self.fd.async_io(Interest::READABLE, |fd| sys::receive(fd.as_fd(), &mut buffer)).await?;
-            let solicits = meta.len >= 8 && buffer[0] == ICMP6_ROUTER_SOLICITATION && buffer[1] == 0;
-            if let (true, Some(HOPS_ON_LINK), Some(SocketAddr::V6(from))) = (solicits, meta.hop_limit, meta.from) {
+            let meta = self
+                .fd
+                .async_io(Interest::READABLE, |fd| {
+                    sys::receive(fd.as_fd(), &mut buffer)
+                })
+                .await?;
+            let solicits =
+                meta.len >= 8 && buffer[0] == ICMP6_ROUTER_SOLICITATION && buffer[1] == 0;
+            if let (true, Some(HOPS_ON_LINK), Some(SocketAddr::V6(from))) =
+                (solicits, meta.hop_limit, meta.from)
+            {
                 return Ok(*from.ip());
             }
         }
@@ -389,7 +453,13 @@ impl RouterSocket {
     /// From the kernel.
     pub fn send(&self, message: &[u8], source: Ipv6Addr, dest: Ipv6Addr) -> io::Result<()> {
         let dest = SocketAddr::V6(SocketAddrV6::new(dest, 0, 0, self.interface));
-        sys::send_from(self.fd.get_ref().as_fd(), message, source.into(), self.interface, dest)
+        sys::send_from(
+            self.fd.get_ref().as_fd(),
+            message,
+            source.into(),
+            self.interface,
+            dest,
+        )
     }
 }
 
@@ -405,12 +475,21 @@ impl ChangeSocket {
     /// # Errors
     /// From the kernel.
     pub fn open() -> io::Result<Self> {
-        let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(Protocol::from(libc::NETLINK_ROUTE)))?;
+        let socket = Socket::new(
+            Domain::from(libc::AF_NETLINK),
+            Type::RAW,
+            Some(Protocol::from(libc::NETLINK_ROUTE)),
+        )?;
         socket.set_nonblocking(true)?;
         let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
         let groups = u32::try_from(groups).map_err(|_| io::ErrorKind::InvalidInput)?;
-        rustix::net::bind(&socket, &rustix::net::netlink::SocketAddrNetlink::new(0, groups))?;
-        Ok(Self { fd: sys::register(socket.into())? })
+        rustix::net::bind(
+            &socket,
+            &rustix::net::netlink::SocketAddrNetlink::new(0, groups),
+        )?;
+        Ok(Self {
+            fd: sys::register(socket.into())?,
+        })
     }
 
     /// Waits for a change; the messages themselves are thrown away. Cancel-safe: yes.
@@ -432,7 +511,9 @@ impl ChangeSocket {
 pub fn transfer_socket(local: IpAddr, peer: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
     let local = match (local, peer) {
         // A link-local address means nothing without its interface.
-        (IpAddr::V6(ip), SocketAddr::V6(peer)) => SocketAddrV6::new(ip, 0, 0, peer.scope_id()).into(),
+        (IpAddr::V6(ip), SocketAddr::V6(peer)) => {
+            SocketAddrV6::new(ip, 0, 0, peer.scope_id()).into()
+        }
         (ip, _) => SocketAddr::new(ip, 0),
     };
     let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;

@@ -35,7 +35,11 @@ pub(super) struct Meta {
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Gives a socket to the runtime. Must be called within one.
@@ -51,11 +55,22 @@ const fn c_len<T>() -> libc::socklen_t {
     mem::size_of::<T>() as libc::socklen_t
 }
 
-fn set_option<T>(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+fn set_option<T>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     // SAFETY: `value` is a valid reference for the whole call and the length is that of its type; the
     // callers below pass the plain C type that the option expects.
     check(unsafe {
-        libc::setsockopt(fd.as_raw_fd(), level, name, ptr::from_ref(value).cast(), c_len::<T>())
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            ptr::from_ref(value).cast(),
+            c_len::<T>(),
+        )
     })
 }
 
@@ -63,7 +78,10 @@ fn set_option<T>(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, valu
 pub(super) fn attach_filter(fd: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // The kernel only reads the program; the pointer is mutable in C's type alone.
-    let wanted = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    let wanted = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast_mut(),
+    };
     set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &wanted)
 }
 
@@ -102,7 +120,11 @@ pub(super) fn bind_packet(fd: BorrowedFd<'_>, interface: u32, protocol: u16) -> 
     address.sll_ifindex = i32::try_from(interface).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the pointer is to a `sockaddr_ll` of the given length, alive during the call.
     check(unsafe {
-        libc::bind(fd.as_raw_fd(), ptr::from_ref(&address).cast(), c_len::<libc::sockaddr_ll>())
+        libc::bind(
+            fd.as_raw_fd(),
+            ptr::from_ref(&address).cast(),
+            c_len::<libc::sockaddr_ll>(),
+        )
     })
 }
 
@@ -111,7 +133,10 @@ pub(super) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Meta>
     let mut control = Control([0; CONTROL_LEN]);
     // SAFETY: an all-zero `sockaddr_storage` is valid.
     let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
-    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut vector = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
     // SAFETY: an all-zero `msghdr` is valid.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     message.msg_name = ptr::from_mut(&mut name).cast();
@@ -123,8 +148,14 @@ pub(super) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Meta>
     // SAFETY: every pointer in `message` is to memory of the stated length that outlives the call.
     let received = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let len = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-    let mut meta =
-        Meta { len, from: address_of(&name), to: None, interface: None, hop_limit: None, checksum_pending: false };
+    let mut meta = Meta {
+        len,
+        from: address_of(&name),
+        to: None,
+        interface: None,
+        hop_limit: None,
+        checksum_pending: false,
+    };
     // SAFETY: `message` was filled in by `recvmsg` and its control buffer is still alive.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !header.is_null() {
@@ -191,7 +222,10 @@ pub(super) fn send_from(
 ) -> io::Result<()> {
     let dest = socket2::SockAddr::from(dest);
     let mut control = Control([0; CONTROL_LEN]);
-    let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut vector = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
     // SAFETY: an all-zero `msghdr` is valid.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     message.msg_name = dest.as_ptr().cast_mut().cast();
@@ -203,14 +237,18 @@ pub(super) fn send_from(
         IpAddr::V4(source) => {
             let info = libc::in_pktinfo {
                 ipi_ifindex: i32::try_from(interface).map_err(|_| io::ErrorKind::InvalidInput)?,
-                ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(source.octets()) },
+                ipi_spec_dst: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(source.octets()),
+                },
                 ipi_addr: libc::in_addr { s_addr: 0 },
             };
             put(&mut message, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
         }
         IpAddr::V6(source) => {
             let info = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr { s6_addr: source.octets() },
+                ipi6_addr: libc::in6_addr {
+                    s6_addr: source.octets(),
+                },
                 ipi6_ifindex: interface,
             };
             put(&mut message, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
@@ -219,14 +257,21 @@ pub(super) fn send_from(
     // SAFETY: every pointer in `message` is to memory of the stated length that outlives the call, and
     // sendmsg only reads it.
     let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Writes the one control message of `message`, whose control buffer holds [`CONTROL_LEN`] bytes.
 fn put<T>(message: &mut libc::msghdr, level: libc::c_int, kind: libc::c_int, value: T) {
     // SAFETY: CMSG_SPACE and CMSG_LEN only compute.
     let (space, len) = unsafe { (libc::CMSG_SPACE(c_len::<T>()), libc::CMSG_LEN(c_len::<T>())) };
-    assert!(space as usize <= CONTROL_LEN, "the control buffer is large enough for one address");
+    assert!(
+        space as usize <= CONTROL_LEN,
+        "the control buffer is large enough for one address"
+    );
     message.msg_controllen = space as _;
     // SAFETY: the control buffer has `space` bytes, so there is a first header and room for its data; it is
     // aligned for the header, and the data is written without assuming alignment.
@@ -254,7 +299,15 @@ fn address_of(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
             // SAFETY: as above.
             let a = unsafe { *ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(a.sin6_addr.s6_addr);
-            Some(SocketAddrV6::new(ip, u16::from_be(a.sin6_port), a.sin6_flowinfo, a.sin6_scope_id).into())
+            Some(
+                SocketAddrV6::new(
+                    ip,
+                    u16::from_be(a.sin6_port),
+                    a.sin6_flowinfo,
+                    a.sin6_scope_id,
+                )
+                .into(),
+            )
         }
         _ => None,
     }
@@ -309,13 +362,22 @@ pub(super) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
             Said::Link(index, ethernet.then_some(MacAddr([a, b, c, d, e, f])))
         } else if let (Some(address), Some(mask)) =
             // SAFETY: both are null or valid for their family, and live as long as the list.
-            unsafe { (plain_address(entry.ifa_addr), plain_address(entry.ifa_netmask)) }
+            unsafe {
+                (
+                    plain_address(entry.ifa_addr),
+                    plain_address(entry.ifa_netmask),
+                )
+            }
         {
             Said::Address(address, mask)
         } else {
             continue;
         };
-        out.push(InterfaceAddress { name: name.to_string_lossy().into_owned(), flags: entry.ifa_flags, what });
+        out.push(InterfaceAddress {
+            name: name.to_string_lossy().into_owned(),
+            flags: entry.ifa_flags,
+            what,
+        });
     }
     // SAFETY: `head` came from getifaddrs and nothing refers to the list any more.
     unsafe { libc::freeifaddrs(head) };

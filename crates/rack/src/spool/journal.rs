@@ -103,7 +103,11 @@ impl Journal {
         let mut names: Vec<u64> = Vec::new();
         for entry in fs::read_dir(&dir)? {
             let name = entry?.file_name();
-            if let Some(first) = name.to_str().and_then(|n| n.strip_suffix(SUFFIX)).and_then(|n| n.parse().ok()) {
+            if let Some(first) = name
+                .to_str()
+                .and_then(|n| n.strip_suffix(SUFFIX))
+                .and_then(|n| n.parse().ok())
+            {
                 names.push(first);
             }
         }
@@ -137,10 +141,11 @@ impl Journal {
                     good += bytes;
                     if place > self.done {
                         left.batches += 1;
-                        left.passed_from.extend(reports.iter().filter_map(|r| match r {
-                            Report::Passed { request, .. } => Some(request.client),
-                            _ => None,
-                        }));
+                        left.passed_from
+                            .extend(reports.iter().filter_map(|r| match r {
+                                Report::Passed { request, .. } => Some(request.client),
+                                _ => None,
+                            }));
                     }
                     place += 1;
                 }
@@ -186,13 +191,24 @@ impl Journal {
         };
         let line = [checksum(&payload).as_bytes(), b" ", &payload, b"\n"].concat();
 
-        if self.tail.is_none() || self.segments.back().is_none_or(|s| s.bytes >= SEGMENT_BYTES) {
+        if self.tail.is_none()
+            || self
+                .segments
+                .back()
+                .is_none_or(|s| s.bytes >= SEGMENT_BYTES)
+        {
             self.begin_segment()?;
         }
         let (Some(file), Some(segment)) = (self.tail.as_mut(), self.segments.back_mut()) else {
             return Err(io::Error::other("the spool has no segment"));
         };
-        let written = file.write_all(&line).and_then(|()| if durability == Durability::Disk { file.sync_data() } else { Ok(()) });
+        let written = file.write_all(&line).and_then(|()| {
+            if durability == Durability::Disk {
+                file.sync_data()
+            } else {
+                Ok(())
+            }
+        });
         if let Err(error) = written {
             // Half a line would hide every later one: cut it off, and go on in another file.
             file.set_len(segment.bytes).ok(); // else it is the torn end of its segment, which is expected
@@ -211,7 +227,10 @@ impl Journal {
             fs::remove_file(self.segment_path(first))?;
             self.segments.pop_back();
         }
-        let file = OpenOptions::new().write(true).create_new(true).open(self.segment_path(first))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(self.segment_path(first))?;
         File::open(&self.dir)?.sync_all()?;
         self.segments.push_back(Segment { first, bytes: 0 });
         self.tail = Some(file);
@@ -254,7 +273,9 @@ impl Journal {
     /// # Errors
     /// When the disk fails.
     pub fn front(&mut self) -> io::Result<Waiting> {
-        let Some(base) = self.base else { return Ok(Waiting::Nothing) };
+        let Some(base) = self.base else {
+            return Ok(Waiting::Nothing);
+        };
         loop {
             let place = self.done + 1;
             if place > self.last {
@@ -270,7 +291,11 @@ impl Journal {
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     // What is behind the damage must not wait for ever.
-                    let next = self.segments.iter().find(|s| s.first > place).map_or(self.last + 1, |s| s.first);
+                    let next = self
+                        .segments
+                        .iter()
+                        .find(|s| s.first > place)
+                        .map_or(self.last + 1, |s| s.first);
                     tracing::error!(from = place, to = next - 1, %error, "batches in the spool are damaged and are lost");
                     self.done = next - 1;
                     self.head = None;
@@ -279,14 +304,22 @@ impl Journal {
             }
         }
         match &self.current {
-            Some((place, reports)) => Ok(Waiting::Batch(Batch { number: base + place, reports: reports.clone() })),
+            Some((place, reports)) => Ok(Waiting::Batch(Batch {
+                number: base + place,
+                reports: reports.clone(),
+            })),
             None => Ok(Waiting::Nothing),
         }
     }
 
     fn read(&mut self, place: u64) -> io::Result<Vec<Report>> {
         let missing = || io::Error::new(io::ErrorKind::InvalidData, "the spool has no such batch");
-        let segment = *self.segments.iter().rev().find(|s| s.first <= place).ok_or_else(missing)?;
+        let segment = *self
+            .segments
+            .iter()
+            .rev()
+            .find(|s| s.first <= place)
+            .ok_or_else(missing)?;
         // Reading goes on where it was, which is right unless a segment was skipped or read before.
         let mut next = match self.head.take() {
             Some((at, reader)) if at == place => Some(reader),
@@ -325,8 +358,13 @@ impl Journal {
         }
         self.done = place;
         self.current = None;
-        let whole = self.segments.len() > 1 && self.segments.get(1).is_some_and(|s| s.first <= place + 1)
-            || place == self.last && self.segments.front().is_some_and(|s| s.bytes >= SEGMENT_BYTES);
+        let whole = self.segments.len() > 1
+            && self.segments.get(1).is_some_and(|s| s.first <= place + 1)
+            || place == self.last
+                && self
+                    .segments
+                    .front()
+                    .is_some_and(|s| s.bytes >= SEGMENT_BYTES);
         if whole {
             self.remove_done()?;
         }
@@ -356,7 +394,10 @@ impl Journal {
     /// # Errors
     /// When the disk fails.
     pub fn set_aside(&self, batch: &Batch) -> io::Result<()> {
-        let mut file = OpenOptions::new().append(true).create(true).open(self.dir.join(REFUSED))?;
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.dir.join(REFUSED))?;
         if file.metadata()?.len() > MAX_SET_ASIDE {
             return Err(io::Error::other("enough refused batches are kept"));
         }
@@ -386,7 +427,10 @@ enum Line {
 
 fn read_line(reader: &mut BufReader<File>, seal: &Seal) -> io::Result<Line> {
     let mut line = Vec::new();
-    let bytes = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? as u64;
+    let bytes = reader
+        .by_ref()
+        .take(MAX_LINE)
+        .read_until(b'\n', &mut line)? as u64;
     if bytes == 0 {
         return Ok(Line::End);
     }
@@ -412,7 +456,10 @@ fn checksum(bytes: &[u8]) -> String {
 fn read_number(path: &Path) -> io::Result<Option<u64>> {
     match fs::read_to_string(path) {
         Ok(text) => text.trim().parse().map(Some).map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} does not hold a number", path.display()))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} does not hold a number", path.display()),
+            )
         }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),

@@ -23,7 +23,11 @@ impl Seal {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let bytes: [u8; 32] = rand::random();
-                let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+                let mut file = OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&path)?;
                 file.write_all(&bytes)?;
                 file.sync_all()?;
                 File::open(dir)?.sync_all()?;
@@ -31,9 +35,15 @@ impl Seal {
             }
             Err(error) => return Err(error),
         };
-        let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes)
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no key", path.display())))?;
-        Ok(Self { key: LessSafeKey::new(key) })
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes).map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} holds no key", path.display()),
+            )
+        })?;
+        Ok(Self {
+            key: LessSafeKey::new(key),
+        })
     }
 
     /// Nonce, then what only the key opens. Nonces are random: a spool never seals the 2^32 batches after
@@ -41,7 +51,11 @@ impl Seal {
     pub(super) fn seal(&self, mut plain: Vec<u8>) -> io::Result<Vec<u8>> {
         let nonce: [u8; NONCE_LEN] = rand::random();
         self.key
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut plain)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::empty(),
+                &mut plain,
+            )
             .map_err(|_| io::Error::other("a batch cannot be sealed"))?;
         let mut sealed = nonce.to_vec();
         sealed.append(&mut plain);
@@ -55,7 +69,11 @@ impl Seal {
         }
         let mut rest = sealed.split_off(NONCE_LEN);
         let nonce = Nonce::try_assume_unique_for_key(&sealed).ok()?;
-        let length = self.key.open_in_place(nonce, Aad::empty(), &mut rest).ok()?.len();
+        let length = self
+            .key
+            .open_in_place(nonce, Aad::empty(), &mut rest)
+            .ok()?
+            .len();
         rest.truncate(length);
         Some(rest)
     }

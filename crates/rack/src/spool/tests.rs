@@ -4,7 +4,9 @@ use metal::{MacAddr, Timestamp};
 use super::*;
 
 fn note(text: &str) -> Report {
-    Report::Timeline { entries: vec![Entry::new(Timestamp(1), What::Note { text: text.into() })] }
+    Report::Timeline {
+        entries: vec![Entry::new(Timestamp(1), What::Note { text: text.into() })],
+    }
 }
 
 fn lease(last: u8) -> Report {
@@ -28,7 +30,10 @@ fn delivery(last: u8) -> Report {
         mac: None,
         base: "http://10.0.0.1:5248".into(),
     };
-    Report::Passed { request, at: Timestamp(1) }
+    Report::Passed {
+        request,
+        at: Timestamp(1),
+    }
 }
 
 fn next(journal: &mut Journal) -> Option<Batch> {
@@ -43,18 +48,34 @@ fn batches_survive_a_restart_in_their_order() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, left) = Journal::open(dir.path().into()).unwrap();
     assert_eq!(left, journal::Left::default());
-    journal.append(&[lease(1), delivery(9)], Durability::Disk).unwrap();
+    journal
+        .append(&[lease(1), delivery(9)], Durability::Disk)
+        .unwrap();
     journal.append(&[lease(2)], Durability::Kernel).unwrap();
-    assert_eq!(next(&mut journal), None, "nothing has a number before the region was heard");
+    assert_eq!(
+        next(&mut journal),
+        None,
+        "nothing has a number before the region was heard"
+    );
     drop(journal);
 
     let (mut journal, left) = Journal::open(dir.path().into()).unwrap();
-    assert_eq!(left, journal::Left { batches: 2, passed_from: vec![IpAddr::from([10, 0, 0, 9])] });
+    assert_eq!(
+        left,
+        journal::Left {
+            batches: 2,
+            passed_from: vec![IpAddr::from([10, 0, 0, 9])]
+        }
+    );
     journal.append(&[lease(3)], Durability::Disk).unwrap();
     journal.welcome(40).unwrap();
     let mut seen = Vec::new();
     while let Some(batch) = next(&mut journal) {
-        assert_eq!(next(&mut journal).as_ref(), Some(&batch), "asked again, it is the same");
+        assert_eq!(
+            next(&mut journal).as_ref(),
+            Some(&batch),
+            "asked again, it is the same"
+        );
         journal.done(batch.number).unwrap();
         seen.push((batch.number, batch.reports.last().cloned().unwrap()));
     }
@@ -66,16 +87,24 @@ fn a_machines_credentials_are_not_readable_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut report = delivery(1);
     if let Report::Passed { request, .. } = &mut report {
-        request.headers.push(("authorization".into(), "OAuth oauth_signature=planted-secret".into()));
+        request.headers.push((
+            "authorization".into(),
+            "OAuth oauth_signature=planted-secret".into(),
+        ));
         request.body = bytes::Bytes::from_static(b"power_pass=planted-secret");
     }
     let (mut journal, _) = Journal::open(dir.path().into()).unwrap();
-    journal.append(std::slice::from_ref(&report), Durability::Disk).unwrap();
+    journal
+        .append(std::slice::from_ref(&report), Durability::Disk)
+        .unwrap();
     journal.welcome(0).unwrap();
     let batch = next(&mut journal).unwrap();
     assert_eq!(batch.reports, [report]);
     journal.set_aside(&batch).unwrap();
-    for (secret, encoded) in [("planted-secret", "cGxhbnRlZC1zZWNyZXQ"), ("power_pass", "cG93ZXJfcGFzc")] {
+    for (secret, encoded) in [
+        ("planted-secret", "cGxhbnRlZC1zZWNyZXQ"),
+        ("power_pass", "cG93ZXJfcGFzc"),
+    ] {
         for entry in std::fs::read_dir(dir.path()).unwrap() {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
             let text = String::from_utf8_lossy(&bytes);
@@ -111,7 +140,13 @@ fn numbers_go_on_after_the_end_of_the_journal_was_lost() {
     journal.welcome(7).unwrap();
     assert_eq!(next(&mut journal), None);
     journal.append(&[lease(2)], Durability::Disk).unwrap();
-    assert_eq!(next(&mut journal).unwrap(), Batch { number: 8, reports: vec![lease(2)] });
+    assert_eq!(
+        next(&mut journal).unwrap(),
+        Batch {
+            number: 8,
+            reports: vec![lease(2)]
+        }
+    );
 }
 
 #[test]
@@ -121,7 +156,11 @@ fn a_torn_end_is_cut_off_and_the_rest_is_kept() {
     journal.append(&[lease(1)], Durability::Disk).unwrap();
     journal.append(&[lease(2)], Durability::Disk).unwrap();
     drop(journal);
-    let segment = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).find(|p| p.extension().is_some_and(|x| x == "reports")).unwrap();
+    let segment = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.extension().is_some_and(|x| x == "reports"))
+        .unwrap();
     let whole = std::fs::read(&segment).unwrap();
     for cut in 1..whole.len() {
         std::fs::write(&segment, &whole[..whole.len() - cut]).unwrap();
@@ -143,7 +182,9 @@ fn damage_in_the_middle_loses_no_later_segment() {
     for i in 1..=3 {
         // Each run writes a segment of its own.
         let (mut journal, _) = Journal::open(dir.path().into()).unwrap();
-        journal.append(&[lease(i), note("x")], Durability::Disk).unwrap();
+        journal
+            .append(&[lease(i), note("x")], Durability::Disk)
+            .unwrap();
         journal.append(&[lease(i + 10)], Durability::Disk).unwrap();
     }
     let first = dir.path().join("00000000000000000001.reports");
@@ -174,7 +215,11 @@ fn segments_go_when_their_batches_are_stored() {
     while let Some(batch) = next(&mut journal) {
         journal.done(batch.number).unwrap();
     }
-    assert!(journal.bytes() <= journal::SEGMENT_BYTES, "{} left", journal.bytes());
+    assert!(
+        journal.bytes() <= journal::SEGMENT_BYTES,
+        "{} left",
+        journal.bytes()
+    );
     drop(journal);
     // A place that was used is never used again, even with its segment gone.
     let (mut journal, left) = Journal::open(dir.path().into()).unwrap();
@@ -211,7 +256,20 @@ fn a_full_spool_drops_the_timeline_counts_it_and_keeps_leases() {
         pending.add(lease(i), Room::LeasesOnly);
     }
     let (reports, _, _) = pending.finish();
-    assert_eq!(reports.iter().filter(|r| matches!(r, Report::Lease(_))).count(), 5);
-    let Some(Report::Timeline { entries }) = reports.last() else { panic!("no note of it") };
-    assert_eq!(entries[0].what, What::Note { text: "5 timeline entries were dropped: the rack's spool was full".into() });
+    assert_eq!(
+        reports
+            .iter()
+            .filter(|r| matches!(r, Report::Lease(_)))
+            .count(),
+        5
+    );
+    let Some(Report::Timeline { entries }) = reports.last() else {
+        panic!("no note of it")
+    };
+    assert_eq!(
+        entries[0].what,
+        What::Note {
+            text: "5 timeline entries were dropped: the rack's spool was full".into()
+        }
+    );
 }

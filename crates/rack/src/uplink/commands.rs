@@ -86,7 +86,9 @@ impl Commands {
             tasks,
             cancel,
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Results can be delivered from now on.
@@ -99,29 +101,55 @@ impl Commands {
         let (id, attempt) = (command.id, command.attempt);
         let superseded = self.inner.cancel.child_token();
         {
-            let mut jobs = self.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut jobs = self
+                .inner
+                .jobs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             match jobs.highest.get_mut(&id) {
                 Some(known) if attempt < known.number => {
-                    let message = format!("attempt {attempt} is old: attempt {} is known", known.number);
+                    let message = format!(
+                        "attempt {attempt} is old: attempt {} is known",
+                        known.number
+                    );
                     drop(jobs);
-                    return self.deliver(CommandResult { id, attempt, outcome: Outcome::Refused { message } });
+                    return self.deliver(CommandResult {
+                        id,
+                        attempt,
+                        outcome: Outcome::Refused { message },
+                    });
                 }
                 Some(known) if attempt == known.number => {
                     let outcome = known.outcome.clone();
                     drop(jobs);
                     if let Some(outcome) = outcome {
-                        self.deliver(CommandResult { id, attempt, outcome });
+                        self.deliver(CommandResult {
+                            id,
+                            attempt,
+                            outcome,
+                        });
                     }
                     return;
                 }
                 Some(known) => {
                     known.superseded.cancel();
-                    *known = Attempt { number: attempt, superseded: superseded.clone(), outcome: None };
+                    *known = Attempt {
+                        number: attempt,
+                        superseded: superseded.clone(),
+                        outcome: None,
+                    };
                 }
                 None => {
                     jobs.make_room();
                     jobs.order.push_back(id);
-                    jobs.highest.insert(id, Attempt { number: attempt, superseded: superseded.clone(), outcome: None });
+                    jobs.highest.insert(
+                        id,
+                        Attempt {
+                            number: attempt,
+                            superseded: superseded.clone(),
+                            outcome: None,
+                        },
+                    );
                 }
             }
         }
@@ -133,24 +161,36 @@ impl Commands {
                 () = superseded.cancelled() => return,
             };
             {
-                let mut jobs = this.inner.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut jobs = this
+                    .inner
+                    .jobs
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 if let Some(known) = jobs.highest.get_mut(&id).filter(|k| k.number == attempt) {
                     known.outcome = Some(outcome.clone());
                 }
             }
-            this.deliver(CommandResult { id, attempt, outcome });
+            this.deliver(CommandResult {
+                id,
+                attempt,
+                outcome,
+            });
         });
     }
 
     async fn carry_out(&self, order: &Order) -> Outcome {
         let Ok(_place) = self.inner.running.acquire().await else {
-            return Outcome::Refused { message: "the rack is stopping".into() };
+            return Outcome::Refused {
+                message: "the rack is stopping".into(),
+            };
         };
         match order {
             Order::Power(order) => self.inner.power.execute(order).await,
             Order::ProbeDhcp { vlan_id } => {
                 let Some(probe) = &self.inner.probe else {
-                    return Outcome::Refused { message: "DHCP is off on this rack".into() };
+                    return Outcome::Refused {
+                        message: "DHCP is off on this rack".into(),
+                    };
                 };
                 match probe.probe(*vlan_id).await {
                     Ok(servers) => Outcome::Dhcp { servers },
@@ -186,7 +226,9 @@ impl Commands {
                     tracing::error!(job = result.id, attempt = result.attempt, %error, "the region refused a result");
                     return;
                 }
-                Err(error) => tracing::debug!(job = result.id, attempt = result.attempt, %error, "a result was not delivered"),
+                Err(error) => {
+                    tracing::debug!(job = result.id, attempt = result.attempt, %error, "a result was not delivered")
+                }
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY);
@@ -200,7 +242,10 @@ impl Jobs {
         if self.highest.len() < MAX_REMEMBERED_COMMANDS {
             return;
         }
-        let done = self.order.iter().position(|id| self.highest.get(id).is_none_or(|a| a.outcome.is_some()));
+        let done = self
+            .order
+            .iter()
+            .position(|id| self.highest.get(id).is_none_or(|a| a.outcome.is_some()));
         // With every one of them running, the oldest is given up.
         if let Some(id) = self.order.remove(done.unwrap_or(0))
             && let Some(attempt) = self.highest.remove(&id)

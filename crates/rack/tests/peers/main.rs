@@ -38,16 +38,34 @@ fn udhcpc_gets_renews_and_releases_a_lease() {
     let address = wait_for("a lease", || lab.client_addresses().pop());
     assert!(in_range(&address), "{address}");
     let ip: IpAddr = address.parse().unwrap();
-    wait_for("the lease in the report", || service.leases().pop().filter(|l| l.ip == ip && l.mac == client_mac()));
+    wait_for("the lease in the report", || {
+        service
+            .leases()
+            .pop()
+            .filter(|l| l.ip == ip && l.mac == client_mac())
+    });
     assert_eq!(service.shared.client_mac(ip), Some(client_mac()));
-    assert_eq!(service.dhcp_messages(), ["discover", "offer", "request", "ack"]);
+    assert_eq!(
+        service.dhcp_messages(),
+        ["discover", "offer", "request", "ack"]
+    );
 
     client.signal("USR1");
-    wait_for("the renewal", || lab.client_events().contains(&format!("renew {address}")).then_some(()));
-    assert_eq!(service.lease_events(), [LeaseEvent::Commit], "a renewal changes nothing");
+    wait_for("the renewal", || {
+        lab.client_events()
+            .contains(&format!("renew {address}"))
+            .then_some(())
+    });
+    assert_eq!(
+        service.lease_events(),
+        [LeaseEvent::Commit],
+        "a renewal changes nothing"
+    );
 
     client.signal("USR2");
-    wait_for("the release", || (service.lease_events() == [LeaseEvent::Commit, LeaseEvent::Release]).then_some(()));
+    wait_for("the release", || {
+        (service.lease_events() == [LeaseEvent::Commit, LeaseEvent::Release]).then_some(())
+    });
     assert_eq!(service.shared.client_mac(ip), None);
     drop(client);
 }
@@ -58,32 +76,64 @@ fn dhclient_gets_renews_and_releases_a_lease() {
     let service = Service::start(&lab.rack, lab.dir.path(), snapshot(true));
     let path = |name: &str| lab.dir.path().join(name).to_str().unwrap().to_owned();
     // The shortest lease there is, so that the client renews after half of it.
-    std::fs::write(path("dhclient.conf"), "send dhcp-lease-time 10;\nretry 1;\n").unwrap();
+    std::fs::write(
+        path("dhclient.conf"),
+        "send dhcp-lease-time 10;\nretry 1;\n",
+    )
+    .unwrap();
     std::fs::write(path("dhclient.leases"), "").unwrap();
     let script = lab.client_script();
-    let arguments =
-        [
-            "-d", "-4", "-cf", &path("dhclient.conf"), "-lf", &path("dhclient.leases"), "-pf", &path("dhclient.pid"),
-            "-sf", &script,
-        ]
-        .map(str::to_owned);
+    let arguments = [
+        "-d",
+        "-4",
+        "-cf",
+        &path("dhclient.conf"),
+        "-lf",
+        &path("dhclient.leases"),
+        "-pf",
+        &path("dhclient.pid"),
+        "-sf",
+        &script,
+    ]
+    .map(str::to_owned);
     let client = Program::start(lab.client.command("dhclient").args(&arguments).arg("c0"));
     let address = wait_for("a lease", || lab.client_addresses().pop());
     assert!(in_range(&address), "{address}");
-    wait_for("the renewal", || lab.client_events().contains(&format!("RENEW {address}")).then_some(()));
+    wait_for("the renewal", || {
+        lab.client_events()
+            .contains(&format!("RENEW {address}"))
+            .then_some(())
+    });
     client.stop();
-    let released = lab.client.command("dhclient").args(&arguments).args(["-r", "c0"]).output().unwrap();
+    let released = lab
+        .client
+        .command("dhclient")
+        .args(&arguments)
+        .args(["-r", "c0"])
+        .output()
+        .unwrap();
     assert!(released.status.success(), "{released:?}");
-    wait_for("the release", || (service.lease_events() == [LeaseEvent::Commit, LeaseEvent::Release]).then_some(()));
+    wait_for("the release", || {
+        (service.lease_events() == [LeaseEvent::Commit, LeaseEvent::Release]).then_some(())
+    });
 }
 
 /// Lines of tcpdump on the machines' side: what a host there could take for configuration.
 fn capture(lab: &Lab) -> (Program, Arc<Mutex<Vec<String>>>) {
     let mut command = lab.client.command("tcpdump");
     command.args(["-n", "-l", "-v", "-Q", "in", "-i", "c0"]);
-    command.arg("udp port 67 or udp port 68 or udp port 546 or udp port 547 or (icmp6 and ip6[40] == 134)");
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let (out, mut err) = (child.stdout.take().unwrap(), BufReader::new(child.stderr.take().unwrap()));
+    command.arg(
+        "udp port 67 or udp port 68 or udp port 546 or udp port 547 or (icmp6 and ip6[40] == 134)",
+    );
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (out, mut err) = (
+        child.stdout.take().unwrap(),
+        BufReader::new(child.stderr.take().unwrap()),
+    );
     let mut line = String::new();
     while !line.contains("listening on") {
         line.clear();
@@ -114,7 +164,16 @@ fn nothing_is_sent_while_no_vlan_has_dhcp_on() {
 
     // The capture does see what is sent once DHCP is on.
     service.shared.set_snapshot(snapshot(true));
-    let seen = |what: &str| wait_for(what, || lines.lock().unwrap().iter().any(|l| l.contains(what)).then_some(()));
+    let seen = |what: &str| {
+        wait_for(what, || {
+            lines
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|l| l.contains(what))
+                .then_some(())
+        })
+    };
     seen("BOOTP/DHCP, Request from 52:54:00:77:00:01");
     seen("router lifetime 0s");
     assert!(lab.udhcpc_once().status.success());
@@ -131,14 +190,37 @@ fn a_foreign_server_is_found_and_nobody_is_served_beside_it() {
     let lab = Lab::new();
     lab.client.ip(&["addr", "add", "10.77.0.5/24", "dev", "c0"]);
     let mut command = lab.client.command("dnsmasq");
-    command.args(["--keep-in-foreground", "--port=0", "--interface=c0", "--dhcp-authoritative", "--no-ping"]);
-    command.args(["--dhcp-range=10.77.0.200,10.77.0.250,1h", "--conf-file=/dev/null", "--user=root"]);
-    command.arg(format!("--dhcp-leasefile={}", lab.dir.path().join("dnsmasq.leases").display()));
-    command.arg(format!("--pid-file={}", lab.dir.path().join("dnsmasq.pid").display()));
+    command.args([
+        "--keep-in-foreground",
+        "--port=0",
+        "--interface=c0",
+        "--dhcp-authoritative",
+        "--no-ping",
+    ]);
+    command.args([
+        "--dhcp-range=10.77.0.200,10.77.0.250,1h",
+        "--conf-file=/dev/null",
+        "--user=root",
+    ]);
+    command.arg(format!(
+        "--dhcp-leasefile={}",
+        lab.dir.path().join("dnsmasq.leases").display()
+    ));
+    command.arg(format!(
+        "--pid-file={}",
+        lab.dir.path().join("dnsmasq.pid").display()
+    ));
     let dnsmasq = Program::start(&mut command);
     wait_for("dnsmasq to listen", || {
-        let sockets = lab.client.command("cat").arg("/proc/net/udp").output().unwrap();
-        String::from_utf8_lossy(&sockets.stdout).contains(":0043 ").then_some(())
+        let sockets = lab
+            .client
+            .command("cat")
+            .arg("/proc/net/udp")
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&sockets.stdout)
+            .contains(":0043 ")
+            .then_some(())
     });
     let service = Service::start(&lab.rack, lab.dir.path(), snapshot(true));
     let found = |wanted: Option<IpAddr>| {
@@ -180,15 +262,29 @@ fn a_lease_survives_a_kill() {
 
     let service = Service::start(&lab.rack, lab.dir.path(), snapshot(true));
     service.wait_for_state("dhcpd", SERVING);
-    assert_eq!(service.shared.client_mac(address.parse().unwrap()), Some(client_mac()), "known from the log");
+    assert_eq!(
+        service.shared.client_mac(address.parse().unwrap()),
+        Some(client_mac()),
+        "known from the log"
+    );
     client.signal("USR1");
-    wait_for("the renewal", || lab.client_events().contains(&format!("renew {address}")).then_some(()));
+    wait_for("the renewal", || {
+        lab.client_events()
+            .contains(&format!("renew {address}"))
+            .then_some(())
+    });
     drop(client);
     // Ten addresses for ten others: the one that is leased is not among those they get.
     let mut others = Vec::new();
     for n in 0..9 {
         lab.client.ip(&["link", "set", "c0", "down"]);
-        lab.client.ip(&["link", "set", "c0", "address", &format!("52:54:00:77:01:{n:02x}")]);
+        lab.client.ip(&[
+            "link",
+            "set",
+            "c0",
+            "address",
+            &format!("52:54:00:77:01:{n:02x}"),
+        ]);
         lab.client.ip(&["link", "set", "c0", "up"]);
         lab.client.ip(&["-4", "addr", "flush", "dev", "c0"]);
         assert!(lab.udhcpc_once().status.success());
@@ -209,22 +305,47 @@ fn the_second_rack_stands_by_and_takes_over() {
     std::fs::create_dir(&two).unwrap();
     let primary = Service::start(&lab.rack, &one, snapshot_of_two());
     primary.wait_for_state("dhcpd", SERVING);
-    let secondary = Service::start_as("rack02", &second, &two, snapshot_of_two(), Rights::All, BTreeMap::new());
+    let secondary = Service::start_as(
+        "rack02",
+        &second,
+        &two,
+        snapshot_of_two(),
+        Rights::All,
+        BTreeMap::new(),
+    );
     let (status, info) = secondary.wait_for_state("dhcpd", "standing by for 10.77.0.1");
     assert_eq!(status, "off", "{info}");
     assert!(lab.udhcpc_once().status.success());
     let from_primary = wait_for("a lease of the primary", || primary.leases().pop()).ip;
-    assert!(from_primary <= "10.77.0.104".parse::<IpAddr>().unwrap(), "the lower half: {from_primary}");
+    assert!(
+        from_primary <= "10.77.0.104".parse::<IpAddr>().unwrap(),
+        "the lower half: {from_primary}"
+    );
     assert!(secondary.leases().is_empty());
 
     drop(primary);
     secondary.wait_for_state("dhcpd", SERVING);
-    lab.client.ip(&["link", "set", "c0", "address", "52:54:00:77:00:06"]);
+    lab.client
+        .ip(&["link", "set", "c0", "address", "52:54:00:77:00:06"]);
     assert!(lab.udhcpc_once().status.success());
     let from_secondary = wait_for("a lease of the secondary", || secondary.leases().pop()).ip;
-    assert!(from_secondary >= "10.77.0.105".parse::<IpAddr>().unwrap(), "the upper half: {from_secondary}");
-    let foreign = |r: &Report| matches!(r, Report::ForeignDhcp { server: Some(_), .. });
-    assert!(!secondary.reports().iter().any(foreign), "a partner is no stranger");
+    assert!(
+        from_secondary >= "10.77.0.105".parse::<IpAddr>().unwrap(),
+        "the upper half: {from_secondary}"
+    );
+    let foreign = |r: &Report| {
+        matches!(
+            r,
+            Report::ForeignDhcp {
+                server: Some(_),
+                ..
+            }
+        )
+    };
+    assert!(
+        !secondary.reports().iter().any(foreign),
+        "a partner is no stranger"
+    );
 }
 
 /// Option `code` of a DHCP message.
@@ -288,11 +409,21 @@ fn a_thousand_machines_that_start_together_get_an_address_each() {
     let name = lab.client.name.clone();
     let addresses = std::thread::spawn(move || {
         Namespace::enter(&name);
-        let index = rack::raw::interfaces().unwrap().into_iter().find(|i| i.name == "c0").unwrap().index;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let index = rack::raw::interfaces()
+            .unwrap()
+            .into_iter()
+            .find(|i| i.name == "c0")
+            .unwrap()
+            .index;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let socket = rack::raw::PacketSocket::open(index, "c0", 68).unwrap();
-            let mac = |n: u16| wire_dhcp::Mac([0x52, 0x54, 0, 0x80, n.to_be_bytes()[0], n.to_be_bytes()[1]]);
+            let mac = |n: u16| {
+                wire_dhcp::Mac([0x52, 0x54, 0, 0x80, n.to_be_bytes()[0], n.to_be_bytes()[1]])
+            };
             let began = Instant::now();
             for n in 0..MACHINES {
                 socket.send(&machine_frame(mac(n), None)).unwrap();
@@ -300,13 +431,22 @@ fn a_thousand_machines_that_start_together_get_an_address_each() {
             let mut leased: BTreeMap<[u8; 6], [u8; 4]> = BTreeMap::new();
             let mut buffer = vec![0; 2_048];
             while leased.len() < usize::from(MACHINES) {
-                let frame = tokio::time::timeout(Duration::from_secs(20), socket.receive(&mut buffer)).await;
-                let frame = frame.unwrap_or_else(|_| panic!("{} leases, then silence", leased.len())).unwrap();
+                let frame =
+                    tokio::time::timeout(Duration::from_secs(20), socket.receive(&mut buffer))
+                        .await;
+                let frame = frame
+                    .unwrap_or_else(|_| panic!("{} leases, then silence", leased.len()))
+                    .unwrap();
                 let datagram = frames::parse(&buffer[..frame.len]).unwrap();
                 let client: [u8; 6] = datagram.payload[28..34].try_into().unwrap();
                 match option(datagram.payload, 53) {
                     Some([2]) => {
-                        socket.send(&machine_frame(wire_dhcp::Mac(client), Some(datagram.payload))).unwrap();
+                        socket
+                            .send(&machine_frame(
+                                wire_dhcp::Mac(client),
+                                Some(datagram.payload),
+                            ))
+                            .unwrap();
                     }
                     Some([5]) => {
                         leased.insert(client, datagram.payload[16..20].try_into().unwrap());
@@ -318,11 +458,21 @@ fn a_thousand_machines_that_start_together_get_an_address_each() {
             leased.into_values().collect::<BTreeSet<_>>()
         })
     });
-    assert_eq!(addresses.join().unwrap().len(), usize::from(MACHINES), "no address twice");
-    wait_for("the reports", || (service.leases().len() == usize::from(MACHINES)).then_some(()));
+    assert_eq!(
+        addresses.join().unwrap().len(),
+        usize::from(MACHINES),
+        "no address twice"
+    );
+    wait_for("the reports", || {
+        (service.leases().len() == usize::from(MACHINES)).then_some(())
+    });
     drop(service);
     let opened = rack::dhcp::journal::DiskLog::open(lab.dir.path()).unwrap();
-    assert_eq!(opened.records.len(), usize::from(MACHINES), "every lease is on disk");
+    assert_eq!(
+        opened.records.len(),
+        usize::from(MACHINES),
+        "every lease is on disk"
+    );
 }
 
 #[test]
@@ -330,15 +480,20 @@ fn a_relay_agent_gets_an_address_of_the_relayed_vlan() {
     let lab = Lab::new();
     lab.client.ip(&["addr", "add", "10.77.0.2/24", "dev", "c0"]);
     lab.client.ip(&["addr", "add", "10.78.0.1/24", "dev", "lo"]);
-    lab.rack.ip(&["route", "add", "10.78.0.0/24", "via", "10.77.0.2"]);
+    lab.rack
+        .ip(&["route", "add", "10.78.0.0/24", "via", "10.77.0.2"]);
     let service = Service::start(&lab.rack, lab.dir.path(), snapshot(true));
     service.wait_for_state("dhcpd", SERVING);
     let name = lab.client.name.clone();
     let offer = std::thread::spawn(move || {
         Namespace::enter(&name);
         let socket = UdpSocket::bind("10.78.0.1:67").unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let mut discover = wire_dhcp::probe::discover(wire_dhcp::Mac([0x52, 0x54, 0, 0x78, 0, 9]), 0x5ca1_ab1e).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        let mut discover =
+            wire_dhcp::probe::discover(wire_dhcp::Mac([0x52, 0x54, 0, 0x78, 0, 9]), 0x5ca1_ab1e)
+                .unwrap();
         discover[3] = 1;
         discover[24..28].copy_from_slice(&[10, 78, 0, 1]);
         let mut reply = [0; 1_500];
@@ -360,43 +515,102 @@ fn a_stock_client_fetches_files_over_tftp() {
     lab.client.ip(&["addr", "add", "10.77.0.2/24", "dev", "c0"]);
     // A second address of ours: the answer must come from the one that was asked.
     lab.rack.ip(&["addr", "add", "10.77.0.3/24", "dev", "r0"]);
-    lab.rack.ip(&["addr", "add", "2001:db8:77::1/64", "dev", "r0", "nodad"]);
-    lab.client.ip(&["addr", "add", "2001:db8:77::2/64", "dev", "c0", "nodad"]);
-    let content: Vec<u8> = (0..3_000_000u32).flat_map(|n| (n % 251).to_le_bytes()).take(3_000_001).collect();
+    lab.rack
+        .ip(&["addr", "add", "2001:db8:77::1/64", "dev", "r0", "nodad"]);
+    lab.client
+        .ip(&["addr", "add", "2001:db8:77::2/64", "dev", "c0", "nodad"]);
+    let content: Vec<u8> = (0..3_000_000u32)
+        .flat_map(|n| (n % 251).to_le_bytes())
+        .take(3_000_001)
+        .collect();
     let files = BTreeMap::from([("boot/kernel".to_owned(), Bytes::from(content.clone()))]);
-    let service = Service::start_with(&lab.rack, lab.dir.path(), snapshot(false), Rights::All, files);
+    let service = Service::start_with(
+        &lab.rack,
+        lab.dir.path(),
+        snapshot(false),
+        Rights::All,
+        files,
+    );
     service.wait_for_state("tftp", "listening");
     let client: IpAddr = "10.77.0.2".parse().unwrap();
-    service.shared.saw_client(client, client_mac(), metal::Timestamp(0));
+    service
+        .shared
+        .saw_client(client, client_mac(), metal::Timestamp(0));
     let target = lab.dir.path().join("fetched");
     for asked in ["10.77.0.1", "10.77.0.3", "2001:db8:77::1"] {
         std::fs::write(&target, "").unwrap();
         let mut tftp = lab.client.command("tftp");
-        tftp.args(["-m", "binary", asked, "-c", "get", "/boot/kernel", target.to_str().unwrap()]);
+        tftp.args([
+            "-m",
+            "binary",
+            asked,
+            "-c",
+            "get",
+            "/boot/kernel",
+            target.to_str().unwrap(),
+        ]);
         assert!(tftp.status().unwrap().success());
-        assert!(std::fs::read(&target).unwrap() == content, "the file differs");
+        assert!(
+            std::fs::read(&target).unwrap() == content,
+            "the file differs"
+        );
     }
     let mut tftp = lab.client.command("tftp");
-    tftp.args(["-m", "binary", "10.77.0.1", "-c", "get", "/boot/nothing", target.to_str().unwrap()]);
+    tftp.args([
+        "-m",
+        "binary",
+        "10.77.0.1",
+        "-c",
+        "get",
+        "/boot/nothing",
+        target.to_str().unwrap(),
+    ]);
     let refused = tftp.output().unwrap();
-    assert!(String::from_utf8_lossy(&refused.stdout).contains("no such file"), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stdout).contains("no such file"),
+        "{refused:?}"
+    );
     let transfers = wait_for("the timeline", || {
         let entries = service.timeline();
-        let files: Vec<_> = entries.into_iter().filter(|e| matches!(e.what, What::File { .. })).collect();
+        let files: Vec<_> = entries
+            .into_iter()
+            .filter(|e| matches!(e.what, What::File { .. }))
+            .collect();
         (files.len() == 4).then_some(files)
     });
     let size = content.len() as u64;
-    let file = |path: &str, bytes, size, outcome| What::File { transport: "tftp".into(), path: path.into(), bytes, size, outcome };
-    assert_eq!(transfers[0].what, file("boot/kernel", size, Some(size), FileOutcome::Complete));
-    assert_eq!((transfers[0].mac, transfers[0].ip), (Some(client_mac()), Some(client)));
+    let file = |path: &str, bytes, size, outcome| What::File {
+        transport: "tftp".into(),
+        path: path.into(),
+        bytes,
+        size,
+        outcome,
+    };
+    assert_eq!(
+        transfers[0].what,
+        file("boot/kernel", size, Some(size), FileOutcome::Complete)
+    );
+    assert_eq!(
+        (transfers[0].mac, transfers[0].ip),
+        (Some(client_mac()), Some(client))
+    );
     assert_eq!(transfers[2].ip, Some("2001:db8:77::2".parse().unwrap()));
-    assert_eq!(transfers[3].what, file("boot/nothing", 0, None, FileOutcome::NotFound));
+    assert_eq!(
+        transfers[3].what,
+        file("boot/nothing", 0, None, FileOutcome::NotFound)
+    );
 }
 
 #[test]
 fn without_privileges_each_service_says_which_one_is_missing() {
     let lab = Lab::new();
-    let service = Service::start_with(&lab.rack, lab.dir.path(), snapshot(true), Rights::None, BTreeMap::new());
+    let service = Service::start_with(
+        &lab.rack,
+        lab.dir.path(),
+        snapshot(true),
+        Rights::None,
+        BTreeMap::new(),
+    );
     let (status, info) = service.wait_for_state("dhcpd", "CAP_NET_RAW");
     assert_eq!(status, "off", "{info}");
     let (status, info) = service.wait_for_state("tftp", "CAP_NET_BIND_SERVICE");

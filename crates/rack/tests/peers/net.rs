@@ -23,8 +23,15 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 /// Runs a program to its end; it must succeed.
 #[track_caller]
 pub fn run(words: &[&str]) -> String {
-    let output = Command::new(words[0]).args(&words[1..]).output().unwrap_or_else(|e| panic!("{words:?}: {e}"));
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .output()
+        .unwrap_or_else(|e| panic!("{words:?}: {e}"));
+    assert!(
+        output.status.success(),
+        "{words:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -54,7 +61,9 @@ impl Namespace {
     /// A command that will run in the namespace.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]).stdin(Stdio::null());
+        command
+            .args(["netns", "exec", &self.name, program])
+            .stdin(Stdio::null());
         command
     }
 
@@ -69,7 +78,10 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        Command::new("ip").args(["netns", "del", &self.name]).output().ok();
+        Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .output()
+            .ok();
     }
 }
 
@@ -80,7 +92,13 @@ pub struct Program {
 
 impl Program {
     pub fn start(command: &mut Command) -> Self {
-        Self { child: command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap() }
+        Self {
+            child: command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        }
     }
 
     /// Takes over a program that was started otherwise.
@@ -120,16 +138,25 @@ pub const CLIENT_MAC: &str = "52:54:00:77:00:02";
 
 impl Lab {
     pub fn new() -> Self {
-        let lab = Self { rack: Namespace::new("rack"), client: Namespace::new("client"), dir: tempfile::tempdir().unwrap() };
+        let lab = Self {
+            rack: Namespace::new("rack"),
+            client: Namespace::new("client"),
+            dir: tempfile::tempdir().unwrap(),
+        };
         let (rack, client) = (lab.rack.name.as_str(), lab.client.name.as_str());
-        run(&["ip", "link", "add", "r0", "netns", rack, "type", "veth", "peer", "name", "c0", "netns", client]);
-        lab.rack.ip(&["link", "set", "r0", "address", "52:54:00:77:00:01"]);
+        run(&[
+            "ip", "link", "add", "r0", "netns", rack, "type", "veth", "peer", "name", "c0",
+            "netns", client,
+        ]);
+        lab.rack
+            .ip(&["link", "set", "r0", "address", "52:54:00:77:00:01"]);
         lab.client.ip(&["link", "set", "c0", "address", CLIENT_MAC]);
         lab.rack.ip(&["addr", "add", "10.77.0.1/24", "dev", "r0"]);
         lab.rack.ip(&["link", "set", "r0", "addrgenmode", "none"]);
         lab.rack.ip(&["link", "set", "r0", "up"]);
         lab.client.ip(&["link", "set", "c0", "up"]);
-        lab.rack.ip(&["addr", "add", "fe80::1/64", "dev", "r0", "nodad"]);
+        lab.rack
+            .ip(&["addr", "add", "fe80::1/64", "dev", "r0", "nodad"]);
         lab
     }
 
@@ -138,12 +165,27 @@ impl Lab {
     pub fn second_rack(&self) -> Namespace {
         let second = Namespace::new("rack2");
         let (name, client) = (second.name.as_str(), self.client.name.as_str());
-        run(&["ip", "link", "add", "r1", "netns", name, "type", "veth", "peer", "name", "c2", "netns", client]);
+        run(&[
+            "ip", "link", "add", "r1", "netns", name, "type", "veth", "peer", "name", "c2",
+            "netns", client,
+        ]);
         second.ip(&["addr", "add", "10.77.0.4/24", "dev", "r1"]);
         second.ip(&["link", "set", "r1", "up"]);
         self.client.ip(&["link", "set", "c0", "down"]);
         self.client.ip(&["link", "set", "c0", "name", "c1"]);
-        self.client.ip(&["link", "add", "c0", "address", "52:54:00:77:00:05", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0"]);
+        self.client.ip(&[
+            "link",
+            "add",
+            "c0",
+            "address",
+            "52:54:00:77:00:05",
+            "type",
+            "bridge",
+            "forward_delay",
+            "0",
+            "mcast_snooping",
+            "0",
+        ]);
         for port in ["c1", "c2"] {
             self.client.ip(&["link", "set", port, "master", "c0"]);
             self.client.ip(&["link", "set", port, "up"]);
@@ -155,7 +197,18 @@ impl Lab {
     /// The IPv4 addresses of the machines' side.
     pub fn client_addresses(&self) -> Vec<String> {
         let lines = self.client.ip(&["-4", "-o", "addr", "show", "dev", "c0"]);
-        lines.lines().filter_map(|line| Some(line.split_whitespace().nth(3)?.split('/').next()?.to_owned())).collect()
+        lines
+            .lines()
+            .filter_map(|line| {
+                Some(
+                    line.split_whitespace()
+                        .nth(3)?
+                        .split('/')
+                        .next()?
+                        .to_owned(),
+                )
+            })
+            .collect()
     }
 
     /// A script for DHCP clients that sets the address of the interface and nothing else.
@@ -182,7 +235,20 @@ impl Lab {
     /// udhcpc, asking until it has a lease; then it goes on in the foreground.
     pub fn udhcpc(&self) -> Program {
         let mut command = self.client.command("udhcpc");
-        Program::start(command.args(["-f", "-R", "-t", "20", "-T", "1", "-A", "1", "-i", "c0", "-s", &self.client_script()]))
+        Program::start(command.args([
+            "-f",
+            "-R",
+            "-t",
+            "20",
+            "-T",
+            "1",
+            "-A",
+            "1",
+            "-i",
+            "c0",
+            "-s",
+            &self.client_script(),
+        ]))
     }
 
     /// One udhcpc that sets its address or gives up after some seconds.
@@ -197,6 +263,11 @@ impl Lab {
 
     fn udhcpc_with(&self, script: &str) -> Output {
         let mut command = self.client.command("udhcpc");
-        command.args(["-f", "-n", "-q", "-t", "3", "-T", "1", "-i", "c0", "-s", script]).output().unwrap()
+        command
+            .args([
+                "-f", "-n", "-q", "-t", "3", "-T", "1", "-i", "c0", "-s", script,
+            ])
+            .output()
+            .unwrap()
     }
 }

@@ -12,8 +12,8 @@ use link::message::{Lease, LeaseEvent, Report};
 use link::snapshot::{Machine, Range, Reservation, Snapshot, Subnet, Vlan};
 use metal::boot::Facts;
 use metal::status::Status;
-use metal::{MacAddr, SystemId};
 use metal::timeline::{Entry, What};
+use metal::{MacAddr, SystemId};
 use rack::dhcp::foreign::Timing;
 use rack::files::{ClientContext, OpenError, Opened};
 use rack::shared::Shared;
@@ -47,28 +47,51 @@ pub fn snapshot(dhcp_on: bool) -> Snapshot {
         secondary_rack: None,
         relay_vlan,
     };
-    let subnet = |id, vlan_id, cidr: &str, gateway: Option<&str>, range: Option<(&str, &str)>| Subnet {
-        id,
-        vlan_id,
-        cidr: cidr.parse().unwrap(),
-        gateway: gateway.map(|g| g.parse().unwrap()),
-        dns_servers: Vec::new(),
-        allow_dns: true,
-        disabled_boot_architectures: Vec::new(),
-        router_advertisements: id == 2,
-        ranges: range
-            .map(|(start, end)| Range { start: start.parse().unwrap(), end: end.parse().unwrap(), dynamic: true })
-            .into_iter()
-            .collect(),
-    };
+    let subnet =
+        |id, vlan_id, cidr: &str, gateway: Option<&str>, range: Option<(&str, &str)>| Subnet {
+            id,
+            vlan_id,
+            cidr: cidr.parse().unwrap(),
+            gateway: gateway.map(|g| g.parse().unwrap()),
+            dns_servers: Vec::new(),
+            allow_dns: true,
+            disabled_boot_architectures: Vec::new(),
+            router_advertisements: id == 2,
+            ranges: range
+                .map(|(start, end)| Range {
+                    start: start.parse().unwrap(),
+                    end: end.parse().unwrap(),
+                    dynamic: true,
+                })
+                .into_iter()
+                .collect(),
+        };
     let mut out = Snapshot::default();
     out.settings.default_domain = "maas".into();
     out.settings.dns_servers = vec!["10.77.0.1".parse().unwrap()];
     out.vlans = BTreeMap::from([(1, vlan(1, None)), (2, vlan(2, Some(1)))]);
     out.subnets = BTreeMap::from([
-        (1, subnet(1, 1, "10.77.0.0/24", Some("10.77.0.1"), Some(("10.77.0.100", "10.77.0.109")))),
+        (
+            1,
+            subnet(
+                1,
+                1,
+                "10.77.0.0/24",
+                Some("10.77.0.1"),
+                Some(("10.77.0.100", "10.77.0.109")),
+            ),
+        ),
         (2, subnet(2, 1, "2001:db8:77::/64", None, None)),
-        (3, subnet(3, 2, "10.78.0.0/24", None, Some(("10.78.0.100", "10.78.0.109")))),
+        (
+            3,
+            subnet(
+                3,
+                2,
+                "10.78.0.0/24",
+                None,
+                Some(("10.78.0.100", "10.78.0.109")),
+            ),
+        ),
     ]);
     out
 }
@@ -84,11 +107,20 @@ pub fn snapshot_of_two() -> Snapshot {
             system_id: id.into(),
             hostname: id.into(),
             fqdn: format!("{id}.maas"),
-            facts: Facts { status: Status::Deployed, netboot: false, ephemeral_deploy: false, is_machine: false },
+            facts: Facts {
+                status: Status::Deployed,
+                netboot: false,
+                ephemeral_deploy: false,
+                is_machine: false,
+            },
             architecture: "amd64/generic".into(),
             hardware_uuid: None,
             macs: Vec::new(),
-            addresses: vec![Reservation { mac: MacAddr([2; 6]), ip: ip.parse().unwrap(), subnet_id: 1 }],
+            addresses: vec![Reservation {
+                mac: MacAddr([2; 6]),
+                ip: ip.parse().unwrap(),
+                subnet_id: 1,
+            }],
             kernel_opts: String::new(),
             deploy: None,
         };
@@ -104,7 +136,11 @@ pub struct Memory(pub Arc<BTreeMap<String, Bytes>>);
 #[async_trait]
 impl tftp::Source for Memory {
     async fn open_file(&self, path: &str, _: ClientContext) -> Result<Opened, OpenError> {
-        self.0.get(path).cloned().map(Opened::Rendered).ok_or(OpenError::NotFound)
+        self.0
+            .get(path)
+            .cloned()
+            .map(Opened::Rendered)
+            .ok_or(OpenError::NotFound)
     }
 }
 
@@ -151,20 +187,36 @@ impl Service {
         let reports = Arc::new(Mutex::new(Vec::new()));
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
         let (name, data_dir) = (namespace.name.clone(), data_dir.to_owned());
-        let inside = (shared.clone(), Arc::clone(&reports), stop.clone(), kill.clone());
+        let inside = (
+            shared.clone(),
+            Arc::clone(&reports),
+            stop.clone(),
+            kill.clone(),
+        );
         let thread = std::thread::spawn(move || {
             let (shared, reports, stop, kill) = inside;
             Namespace::enter(&name);
             if rights == Rights::None {
                 let none = rustix::thread::CapabilitySet::empty();
-                let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+                let sets = rustix::thread::CapabilitySets {
+                    effective: none,
+                    permitted: none,
+                    inheritable: none,
+                };
                 rustix::thread::set_capabilities(None, sets).unwrap();
             }
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             let all = async {
                 let watcher = interfaces::Watcher::new().unwrap();
                 let (serving, served) = watch::channel(Default::default());
-                let options = dhcp::Options { data_dir, http_port: 5248, timing: TIMING };
+                let options = dhcp::Options {
+                    data_dir,
+                    http_port: 5248,
+                    timing: TIMING,
+                };
                 let files = Memory(Arc::new(files));
                 let list = watcher.subscribe();
                 tokio::join!(
@@ -177,7 +229,12 @@ impl Service {
                         tokio::join!(
                             dhcp::run(options, shared.clone(), list.clone(), serving, stop.clone()),
                             ra::run(shared.clone(), list, served, stop.clone()),
-                            tftp::run(tftp::Options::default(), files, shared.clone(), stop.clone()),
+                            tftp::run(
+                                tftp::Options::default(),
+                                files,
+                                shared.clone(),
+                                stop.clone()
+                            ),
                             watcher.run(shared.clone(), stop.clone()),
                         );
                         kill.cancel();
@@ -188,7 +245,13 @@ impl Service {
             runtime.block_on(kill.run_until_cancelled(all));
             runtime.shutdown_background();
         });
-        Self { shared, reports, stop, kill, thread: Some(thread) }
+        Self {
+            shared,
+            reports,
+            stop,
+            kill,
+            thread: Some(thread),
+        }
     }
 
     /// Ends at once, as a kill would, without finishing anything.
@@ -208,7 +271,16 @@ impl Service {
 
     pub fn leases(&self) -> Vec<Lease> {
         let reports = self.reports.lock().unwrap();
-        reports.iter().filter_map(|r| if let Report::Lease(lease) = r { Some(lease.clone()) } else { None }).collect()
+        reports
+            .iter()
+            .filter_map(|r| {
+                if let Report::Lease(lease) = r {
+                    Some(lease.clone())
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 
     pub fn lease_events(&self) -> Vec<LeaseEvent> {
@@ -217,12 +289,24 @@ impl Service {
 
     pub fn timeline(&self) -> Vec<Entry> {
         let reports = self.reports.lock().unwrap();
-        let entries = reports.iter().filter_map(|r| if let Report::Timeline { entries } = r { Some(entries) } else { None });
+        let entries = reports.iter().filter_map(|r| {
+            if let Report::Timeline { entries } = r {
+                Some(entries)
+            } else {
+                None
+            }
+        });
         entries.flatten().cloned().collect()
     }
 
     pub fn dhcp_messages(&self) -> Vec<String> {
-        let message = |e: Entry| if let What::Dhcp { message, .. } = e.what { Some(message) } else { None };
+        let message = |e: Entry| {
+            if let What::Dhcp { message, .. } = e.what {
+                Some(message)
+            } else {
+                None
+            }
+        };
         self.timeline().into_iter().filter_map(message).collect()
     }
 
@@ -231,7 +315,10 @@ impl Service {
     pub fn wait_for_state(&self, service: &str, words: &str) -> (String, String) {
         wait_for(&format!("{service} to say {words:?}"), || {
             let state = self.shared.services().get(service).cloned()?;
-            state.info.contains(words).then_some((state.status, state.info))
+            state
+                .info
+                .contains(words)
+                .then_some((state.status, state.info))
         })
     }
 }

@@ -9,9 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use link::message::{Batch, CommandResult, Hello, PassedRequest, PassedResponse, Report, ToRack, Welcome};
+use link::message::{
+    Batch, CommandResult, Hello, PassedRequest, PassedResponse, Report, ToRack, Welcome,
+};
 use link::port::{BlobReader, LinkError, Region};
-use link::snapshot::{Blob, Change, Delta, Image, Machine, Position, RootMethod, Settings, Snapshot};
+use link::snapshot::{
+    Blob, Change, Delta, Image, Machine, Position, RootMethod, Settings, Snapshot,
+};
 use metal::boot::Facts;
 use metal::status::Status;
 use metal::timeline::{Entry, What};
@@ -67,15 +71,26 @@ impl FakeRegion {
     pub fn add_blob(&self, content: &[u8], filename: &str) -> Blob {
         let sha256 = hex::encode(Sha256::digest(content));
         self.with(|s| s.blobs.insert(sha256.clone(), content.to_vec()));
-        Blob { filename: filename.into(), sha256, size: content.len() as u64 }
+        Blob {
+            filename: filename.into(),
+            sha256,
+            size: content.len() as u64,
+        }
     }
 
     /// Changes the snapshot, and tells the rack.
     pub fn change(&self, change: Change) {
         self.with(|s| {
             let from = s.snapshot.position;
-            let to = Position { sequence: from.sequence + 1, ..from };
-            let delta = Delta { from, to, changes: vec![change] };
+            let to = Position {
+                sequence: from.sequence + 1,
+                ..from
+            };
+            let delta = Delta {
+                from,
+                to,
+                changes: vec![change],
+            };
             s.snapshot.apply(delta.clone()).unwrap();
             if let Some(to_rack) = &s.subscriber {
                 to_rack.try_send(ToRack::Delta(delta)).unwrap();
@@ -84,7 +99,13 @@ impl FakeRegion {
     }
 
     pub fn command(&self, command: link::message::Command) {
-        self.with(|s| s.subscriber.as_ref().expect("subscribed").try_send(ToRack::Command(command)).unwrap());
+        self.with(|s| {
+            s.subscriber
+                .as_ref()
+                .expect("subscribed")
+                .try_send(ToRack::Command(command))
+                .unwrap()
+        });
     }
 
     pub fn reports(&self) -> Vec<Report> {
@@ -94,7 +115,13 @@ impl FakeRegion {
     pub fn timeline(&self) -> Vec<Entry> {
         self.reports()
             .into_iter()
-            .flat_map(|r| if let Report::Timeline { entries } = r { entries } else { vec![] })
+            .flat_map(|r| {
+                if let Report::Timeline { entries } = r {
+                    entries
+                } else {
+                    vec![]
+                }
+            })
             .collect()
     }
 
@@ -103,7 +130,11 @@ impl FakeRegion {
     }
 
     fn here(&self) -> Result<(), LinkError> {
-        if self.with(|s| s.away) { Err(LinkError::Away("the test says so".into())) } else { Ok(()) }
+        if self.with(|s| s.away) {
+            Err(LinkError::Away("the test says so".into()))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -112,16 +143,26 @@ impl Region for FakeRegion {
     async fn hello(&self, hello: Hello) -> Result<Welcome, LinkError> {
         self.here()?;
         assert_eq!(hello.version, link::VERSION);
-        Ok(Welcome { rack: SystemId("rack01".into()), version: link::VERSION, last_batch: self.with(|s| s.last_batch) })
+        Ok(Welcome {
+            rack: SystemId("rack01".into()),
+            version: link::VERSION,
+            last_batch: self.with(|s| s.last_batch),
+        })
     }
 
-    async fn subscribe(&self, _: &SystemId, from: Option<Position>) -> Result<mpsc::Receiver<ToRack>, LinkError> {
+    async fn subscribe(
+        &self,
+        _: &SystemId,
+        from: Option<Position>,
+    ) -> Result<mpsc::Receiver<ToRack>, LinkError> {
         self.here()?;
         let (to_rack, messages) = mpsc::channel(64);
         self.with(|s| {
             s.subscribed_from.push(from);
             if from != Some(s.snapshot.position) {
-                to_rack.try_send(ToRack::Snapshot(Box::new(s.snapshot.clone()))).unwrap();
+                to_rack
+                    .try_send(ToRack::Snapshot(Box::new(s.snapshot.clone())))
+                    .unwrap();
             }
             s.subscriber = Some(to_rack);
         });
@@ -150,25 +191,42 @@ impl Region for FakeRegion {
         Ok(())
     }
 
-    async fn pass(&self, rack: &SystemId, request: PassedRequest) -> Result<PassedResponse, LinkError> {
+    async fn pass(
+        &self,
+        rack: &SystemId,
+        request: PassedRequest,
+    ) -> Result<PassedResponse, LinkError> {
         self.here()?;
         assert_eq!(rack.as_str(), "rack01");
         self.with(|s| s.passed.push(request));
-        let headers = vec![("content-type".into(), "text/x-test".into()), ("transfer-encoding".into(), "chunked".into())];
-        Ok(PassedResponse { status: 200, headers, body: "from the region".into() })
+        let headers = vec![
+            ("content-type".into(), "text/x-test".into()),
+            ("transfer-encoding".into(), "chunked".into()),
+        ];
+        Ok(PassedResponse {
+            status: 200,
+            headers,
+            body: "from the region".into(),
+        })
     }
 
     async fn blob(&self, _: &SystemId, sha256: &str, offset: u64) -> Result<BlobReader, LinkError> {
         self.here()?;
         self.with(|s| {
             s.opened.push((sha256.into(), offset));
-            let content = s.blobs.get(sha256).ok_or_else(|| LinkError::NoBlob(sha256.into()))?;
+            let content = s
+                .blobs
+                .get(sha256)
+                .ok_or_else(|| LinkError::NoBlob(sha256.into()))?;
             let size = content.len() as u64;
             let mut rest = content[usize::try_from(offset).unwrap()..].to_vec();
             if !s.cut.is_empty() {
                 rest.truncate(s.cut.remove(0));
             }
-            Ok(BlobReader { size, reader: Box::new(Cursor::new(rest)) })
+            Ok(BlobReader {
+                size,
+                reader: Box::new(Cursor::new(rest)),
+            })
         })
     }
 }
@@ -189,7 +247,12 @@ pub fn a_machine(status: Status) -> Machine {
         system_id: "4y3h7n".into(),
         hostname: "rex".into(),
         fqdn: "rex.maas".into(),
-        facts: Facts { status, netboot: true, ephemeral_deploy: false, is_machine: true },
+        facts: Facts {
+            status,
+            netboot: true,
+            ephemeral_deploy: false,
+            is_machine: true,
+        },
         architecture: "amd64/generic".into(),
         hardware_uuid: Some("4c4c4544-0042-3010-8035-b4c04f4e4632".into()),
         macs: vec![MAC],
@@ -217,7 +280,11 @@ pub fn a_region(status: Status) -> FakeRegion {
     };
     region.with(|s| {
         s.snapshot = Snapshot {
-            position: Position { epoch: 1, transaction: 0, sequence: 1 },
+            position: Position {
+                epoch: 1,
+                transaction: 0,
+                sequence: 1,
+            },
             settings: Settings {
                 commissioning_osystem: "ubuntu".into(),
                 commissioning_distro_series: "noble".into(),
@@ -233,7 +300,9 @@ pub fn a_region(status: Status) -> FakeRegion {
 
 /// Content of some size that is different at every place.
 pub fn big(seed: u32) -> Vec<u8> {
-    (0..600_000u32).flat_map(|i| (i ^ seed.wrapping_mul(2_654_435_761)).to_le_bytes()).collect()
+    (0..600_000u32)
+        .flat_map(|i| (i ^ seed.wrapping_mul(2_654_435_761)).to_le_bytes())
+        .collect()
 }
 
 /// A rack on loopback, with its data in `dir`.
@@ -241,19 +310,34 @@ pub async fn a_rack(region: &FakeRegion, dir: &std::path::Path) -> Rack {
     a_rack_with(region, dir, |_| {}).await
 }
 
-pub async fn a_rack_with(region: &FakeRegion, dir: &std::path::Path, change: impl FnOnce(&mut Config)) -> Rack {
+pub async fn a_rack_with(
+    region: &FakeRegion,
+    dir: &std::path::Path,
+    change: impl FnOnce(&mut Config),
+) -> Rack {
     let mut config = Config::new(dir.join("data"));
     config.http_listen = vec!["127.0.0.1:0".parse().unwrap()];
-    config.enable = Enable { dhcp: false, tftp: false, http: true, syslog: false, ra: false };
+    config.enable = Enable {
+        dhcp: false,
+        tftp: false,
+        http: true,
+        syslog: false,
+        ra: false,
+    };
     config.distribution_root = dir.join("no-packages");
     change(&mut config);
-    Rack::start(config, Arc::new(region.clone()), CancellationToken::new()).await.unwrap()
+    Rack::start(config, Arc::new(region.clone()), CancellationToken::new())
+        .await
+        .unwrap()
 }
 
 /// Waits until the rack answers from the region's snapshot as it is now.
 pub async fn settled(rack: &Rack, region: &FakeRegion) {
     let wanted = region.with(|s| s.snapshot.position);
-    until("the rack has the snapshot", || rack.shared().snapshot().position == wanted && rack.shared().rack().is_some()).await;
+    until("the rack has the snapshot", || {
+        rack.shared().snapshot().position == wanted && rack.shared().rack().is_some()
+    })
+    .await;
     until("the link is up", || region.with(|s| s.subscriber.is_some())).await;
 }
 
@@ -276,7 +360,13 @@ impl Reply {
 }
 
 /// One request on a connection of its own; reads to the end of the connection.
-pub async fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+pub async fn request(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Reply {
     let mut stream = TcpStream::connect(to).await.unwrap();
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
     for (name, value) in headers {
@@ -299,16 +389,33 @@ pub async fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str,
         }
     });
     read.await.expect("the answer ends");
-    let end = all.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| panic!("no answer to {method} {path}"));
+    let end = all
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .unwrap_or_else(|| panic!("no answer to {method} {path}"));
     let head = String::from_utf8(all[..end].to_vec()).unwrap();
     let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let status = lines
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
     let headers: HashMap<String, String> = lines
         .map(|l| l.split_once(": ").unwrap())
         .map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned()))
         .collect();
-    assert!(!headers.contains_key("transfer-encoding"), "boot loaders cannot read chunks");
-    Reply { status, headers, body: all[end + 4..].to_vec() }
+    assert!(
+        !headers.contains_key("transfer-encoding"),
+        "boot loaders cannot read chunks"
+    );
+    Reply {
+        status,
+        headers,
+        body: all[end + 4..].to_vec(),
+    }
 }
 
 pub async fn get(rack: &Rack, path: &str) -> Reply {

@@ -27,7 +27,9 @@ const AUTHORITY: &str = "link.authority";
 pub const SECRET_VALID: Duration = Duration::from_secs(24 * 3600);
 
 fn tls(e: link::tls::TlsError) -> ApiError {
-    let cause = std::error::Error::source(&e).map(|c| format!(": {c}")).unwrap_or_default();
+    let cause = std::error::Error::source(&e)
+        .map(|c| format!(": {c}"))
+        .unwrap_or_default();
     ApiError::Bug(format!("{e}{cause}"))
 }
 
@@ -37,7 +39,8 @@ fn tls(e: link::tls::TlsError) -> ApiError {
 /// When it cannot be unsealed.
 pub async fn authority(region: &Arc<Region>) -> Result<Identity, ApiError> {
     let fresh = ca::new_authority(rand::rng().random()).map_err(tls)?;
-    let text = serde_json::json!({ "certificate": fresh.certificate, "key": fresh.key }).to_string();
+    let text =
+        serde_json::json!({ "certificate": fresh.certificate, "key": fresh.key }).to_string();
     let sealed = region.sealer.seal(AUTHORITY, text.as_bytes());
     let kept = region
         .db
@@ -56,16 +59,29 @@ pub async fn authority(region: &Arc<Region>) -> Result<Identity, ApiError> {
         })
         .await?;
     let plain = region.sealer.unseal(AUTHORITY, &kept)?;
-    let v: serde_json::Value = serde_json::from_slice(&plain).map_err(|_| ApiError::bug("the link's authority cannot be read"))?;
-    let text = |k: &str| v[k].as_str().map(str::to_owned).ok_or_else(|| ApiError::bug("the link's authority cannot be read"));
-    Ok(Identity { certificate: text("certificate")?, key: text("key")? })
+    let v: serde_json::Value = serde_json::from_slice(&plain)
+        .map_err(|_| ApiError::bug("the link's authority cannot be read"))?;
+    let text = |k: &str| {
+        v[k].as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| ApiError::bug("the link's authority cannot be read"))
+    };
+    Ok(Identity {
+        certificate: text("certificate")?,
+        key: text("key")?,
+    })
 }
 
 /// A new one-time secret for a rack.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn new_secret(region: &Arc<Region>, by: &str, valid: Duration, now: Timestamp) -> Result<Secret, ApiError> {
+pub async fn new_secret(
+    region: &Arc<Region>,
+    by: &str,
+    valid: Duration,
+    now: Timestamp,
+) -> Result<Secret, ApiError> {
     let fingerprint = authority(region).await?.fingerprint().map_err(tls)?;
     let secret = Secret::new(rand::rng().random(), &fingerprint);
     let (hash, by, until) = (secret.hash(), by.to_owned(), now.plus(valid).0);
@@ -100,11 +116,18 @@ impl server::Host for Host {
         Arc::new(RegionPort::remote(Arc::clone(&self.region), fingerprint))
     }
 
-    async fn enrol(&self, token: String, csr: String, hostname: String) -> Result<(String, SystemId), String> {
+    async fn enrol(
+        &self,
+        token: String,
+        csr: String,
+        hostname: String,
+    ) -> Result<(String, SystemId), String> {
         let now = Timestamp::from_system(std::time::SystemTime::now());
         let id = SystemId::from_random(rand::rng().random());
-        let certificate = ca::issue_rack(&self.authority, &csr, id.as_str(), rand::rng().random()).map_err(|e| e.to_string())?;
-        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|e| e.to_string())?;
+        let certificate = ca::issue_rack(&self.authority, &csr, id.as_str(), rand::rng().random())
+            .map_err(|e| e.to_string())?;
+        let der =
+            CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|e| e.to_string())?;
         let fingerprint = ca::fingerprint(&der);
         let (hash, rack) = (ca::hash_token(&token), id.clone());
         let taken = self
@@ -142,10 +165,19 @@ impl server::Host for Host {
 ///
 /// # Errors
 /// When the certificates cannot be used.
-pub async fn serve(region: Arc<Region>, listener: TcpListener, addresses: &[IpAddr]) -> Result<(), ApiError> {
+pub async fn serve(
+    region: Arc<Region>,
+    listener: TcpListener,
+    addresses: &[IpAddr],
+) -> Result<(), ApiError> {
     let authority = authority(&region).await?;
     let own = ca::issue_region(&authority, addresses, rand::rng().random()).map_err(tls)?;
     let stop = region.stop.clone();
-    let host = Arc::new(Host { region, authority: authority.clone() });
-    server::serve(listener, &authority.certificate, &own, host, stop).await.map_err(tls)
+    let host = Arc::new(Host {
+        region,
+        authority: authority.clone(),
+    });
+    server::serve(listener, &authority.certificate, &own, host, stop)
+        .await
+        .map_err(tls)
 }

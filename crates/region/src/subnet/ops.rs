@@ -16,29 +16,69 @@ use crate::operation::{Kind, Method, Operation, Param, Who};
 use crate::{fabric, select_subnet, vlan};
 
 const FIELDS: &[Param] = &[
-    Param::opt("cidr", Kind::Text, "Network and prefix length, for example 10.0.0.0/24."),
+    Param::opt(
+        "cidr",
+        Kind::Text,
+        "Network and prefix length, for example 10.0.0.0/24.",
+    ),
     Param::opt("name", Kind::Text, "Name; the cidr when left out."),
     Param::opt("description", Kind::Text, "A description."),
     Param::opt("vlan", Kind::Text, "Id of its VLAN."),
     Param::opt("fabric", Kind::Text, "Its fabric, when no VLAN is named."),
     Param::opt("vid", Kind::Int, "802.1Q number within the fabric."),
     Param::opt("gateway_ip", Kind::Text, "Default gateway."),
-    Param::opt("rdns_mode", Kind::Int, "Reverse DNS: 0 off, 1 on, 2 with RFC 2317 delegations."),
-    Param::opt("allow_dns", Kind::Bool, "Whether machines here may ask the rack's DNS."),
-    Param::opt("allow_proxy", Kind::Bool, "Whether machines here may use the rack's proxy."),
+    Param::opt(
+        "rdns_mode",
+        Kind::Int,
+        "Reverse DNS: 0 off, 1 on, 2 with RFC 2317 delegations.",
+    ),
+    Param::opt(
+        "allow_dns",
+        Kind::Bool,
+        "Whether machines here may ask the rack's DNS.",
+    ),
+    Param::opt(
+        "allow_proxy",
+        Kind::Bool,
+        "Whether machines here may use the rack's proxy.",
+    ),
     Param::opt("dns_servers", Kind::List, "DNS servers of its own."),
     Param::opt("active_discovery", Kind::Bool, "Whether it is scanned."),
-    Param::opt("managed", Kind::Bool, "Whether addresses are given out freely, or only from reserved ranges."),
-    Param::opt("disabled_boot_architectures", Kind::List, "Boot methods left out of DHCP."),
-    Param::opt("router_advertisements", Kind::Bool, "IPv6: whether the rack advertises itself (never as a router)."),
+    Param::opt(
+        "managed",
+        Kind::Bool,
+        "Whether addresses are given out freely, or only from reserved ranges.",
+    ),
+    Param::opt(
+        "disabled_boot_architectures",
+        Kind::List,
+        "Boot methods left out of DHCP.",
+    ),
+    Param::opt(
+        "router_advertisements",
+        Kind::Bool,
+        "IPv6: whether the rack advertises itself (never as a router).",
+    ),
 ];
 
-const SUBNETS: Operation = Operation { handler: "SubnetsHandler", uri: "subnets/", ..Operation::READ };
-const SUBNET: Operation = Operation { handler: "SubnetHandler", uri: "subnets/{id}/", ..Operation::READ };
+const SUBNETS: Operation = Operation {
+    handler: "SubnetsHandler",
+    uri: "subnets/",
+    ..Operation::READ
+};
+const SUBNET: Operation = Operation {
+    handler: "SubnetHandler",
+    uri: "subnets/{id}/",
+    ..Operation::READ
+};
 
 /// `subnets/` and `subnets/{id}/`.
 pub const OPERATIONS: &[Operation] = &[
-    Operation { title: "List subnets.", run: |c| Box::pin(list(c)), ..SUBNETS },
+    Operation {
+        title: "List subnets.",
+        run: |c| Box::pin(list(c)),
+        ..SUBNETS
+    },
     Operation {
         method: Method::Post,
         who: Who::Admin,
@@ -48,7 +88,11 @@ pub const OPERATIONS: &[Operation] = &[
         run: |c| Box::pin(create(c)),
         ..SUBNETS
     },
-    Operation { title: "Read a subnet.", run: |c| Box::pin(read(c)), ..SUBNET },
+    Operation {
+        title: "Read a subnet.",
+        run: |c| Box::pin(read(c)),
+        ..SUBNET
+    },
     Operation {
         method: Method::Put,
         who: Who::Admin,
@@ -74,7 +118,11 @@ pub const OPERATIONS: &[Operation] = &[
         params: &[
             Param::opt("with_username", Kind::Bool, "Name their users."),
             Param::opt("with_node_summary", Kind::Bool, "Name their machines."),
-            Param::opt("with_summary", Kind::Bool, "The older name of with_node_summary."),
+            Param::opt(
+                "with_summary",
+                Kind::Bool,
+                "The older name of with_node_summary.",
+            ),
         ],
         run: |c| Box::pin(addresses(c)),
         ..SUBNET
@@ -87,8 +135,16 @@ async fn find(tx: &mut Tx, call: &Call) -> Result<SubnetRow, ApiError> {
         Ok(id) => store::opt!(tx, SubnetRow, select_subnet!("WHERE s.id = $1"), id)?,
         // Clients name subnets as name:NAME, cidr:CIDR or plainly.
         Err(_) => {
-            let name = key.strip_prefix("cidr:").or(key.strip_prefix("name:")).unwrap_or(key);
-            store::opt!(tx, SubnetRow, select_subnet!("WHERE s.cidr = $1 OR s.name = $1 ORDER BY s.id LIMIT 1"), name)?
+            let name = key
+                .strip_prefix("cidr:")
+                .or(key.strip_prefix("name:"))
+                .unwrap_or(key);
+            store::opt!(
+                tx,
+                SubnetRow,
+                select_subnet!("WHERE s.cidr = $1 OR s.name = $1 ORDER BY s.id LIMIT 1"),
+                name
+            )?
         }
     };
     row.ok_or_else(|| ApiError::missing("Subnet"))
@@ -104,7 +160,8 @@ async fn list(call: Call) -> Result<Answer, ApiError> {
 
 async fn answer(tx: &mut Tx, id: i64) -> Result<Value, ApiError> {
     let vlans = vlan::all(tx).await?;
-    let row = store::opt!(tx, SubnetRow, select_subnet!("WHERE s.id = $1"), id)?.ok_or_else(|| ApiError::missing("Subnet"))?;
+    let row = store::opt!(tx, SubnetRow, select_subnet!("WHERE s.id = $1"), id)?
+        .ok_or_else(|| ApiError::missing("Subnet"))?;
     Ok(row.json(&vlans))
 }
 
@@ -117,19 +174,29 @@ async fn read(call: Call) -> Result<Answer, ApiError> {
 /// The VLAN that a request names: by id, by fabric and number, or the default one.
 async fn vlan_of(tx: &mut Tx, args: &Args) -> Result<i64, ApiError> {
     if let Some(v) = args.filled("vlan") {
-        let id: i64 = v.parse().map_err(|_| ApiError::field("vlan", "Enter the id of a VLAN."))?;
+        let id: i64 = v
+            .parse()
+            .map_err(|_| ApiError::field("vlan", "Enter the id of a VLAN."))?;
         return store::opt!(tx, (i64,), "SELECT id FROM vlan WHERE id = $1", id)?
             .map(|r| r.0)
             .ok_or_else(|| ApiError::field("vlan", "There is no VLAN with that id."));
     }
     let fabric = match args.filled("fabric") {
-        Some(f) => fabric::id_of(tx, f).await.map_err(|_| ApiError::field("fabric", "There is no such fabric."))?,
+        Some(f) => fabric::id_of(tx, f)
+            .await
+            .map_err(|_| ApiError::field("fabric", "There is no such fabric."))?,
         None => 0,
     };
     let vid = args.int("vid")?.unwrap_or(0);
-    store::opt!(tx, (i64,), "SELECT id FROM vlan WHERE fabric_id = $1 AND vid = $2", fabric, vid)?
-        .map(|r| r.0)
-        .ok_or_else(|| ApiError::field("vid", format!("No VLAN with vid {vid} in the fabric.")))
+    store::opt!(
+        tx,
+        (i64,),
+        "SELECT id FROM vlan WHERE fabric_id = $1 AND vid = $2",
+        fabric,
+        vid
+    )?
+    .map(|r| r.0)
+    .ok_or_else(|| ApiError::field("vid", format!("No VLAN with vid {vid} in the fabric.")))
 }
 
 fn parse_cidr(text: &str) -> Result<IpNet, ApiError> {
@@ -139,7 +206,10 @@ fn parse_cidr(text: &str) -> Result<IpNet, ApiError> {
     }
     let net: IpNet = text.parse().map_err(|_| bad())?;
     if net.prefix_len() == 0 {
-        return Err(ApiError::field("cidr", "A subnet cannot be the whole address space."));
+        return Err(ApiError::field(
+            "cidr",
+            "A subnet cannot be the whole address space.",
+        ));
     }
     Ok(net.trunc())
 }
@@ -148,7 +218,9 @@ fn addresses_of(args: &Args, name: &str) -> Result<String, ApiError> {
     let mut out = Vec::new();
     for text in args.list(name) {
         for word in text.split_whitespace() {
-            let ip: IpAddr = word.parse().map_err(|_| ApiError::field(name, format!("Invalid IP address: {word}.")))?;
+            let ip: IpAddr = word
+                .parse()
+                .map_err(|_| ApiError::field(name, format!("Invalid IP address: {word}.")))?;
             out.push(ip.to_string());
         }
     }
@@ -156,26 +228,47 @@ fn addresses_of(args: &Args, name: &str) -> Result<String, ApiError> {
 }
 
 fn gateway_of(args: &Args, net: &IpNet) -> Result<Option<String>, ApiError> {
-    let Some(text) = args.filled("gateway_ip") else { return Ok(None) };
-    let ip: IpAddr = text.parse().map_err(|_| ApiError::field("gateway_ip", "Enter a valid IPv4 or IPv6 address."))?;
+    let Some(text) = args.filled("gateway_ip") else {
+        return Ok(None);
+    };
+    let ip: IpAddr = text
+        .parse()
+        .map_err(|_| ApiError::field("gateway_ip", "Enter a valid IPv4 or IPv6 address."))?;
     let link_local = matches!(ip, IpAddr::V6(a) if a.is_unicast_link_local());
     if net.contains(&ip) || link_local {
         Ok(Some(ip.to_string()))
     } else {
-        Err(ApiError::field("gateway_ip", "Gateway IP must be within CIDR range."))
+        Err(ApiError::field(
+            "gateway_ip",
+            "Gateway IP must be within CIDR range.",
+        ))
     }
 }
 
 fn boot_methods(args: &Args) -> Result<String, ApiError> {
     const KNOWN: [&str; 13] = [
-        "ipxe", "pxe", "uefi_amd64_tftp", "uefi_amd64_http", "uefi_ebc_tftp", "uefi_arm64_tftp", "uefi_arm64_http",
-        "open-firmware_ppc64el", "powernv", "windows", "s390x", "s390x_partition", "uefi_ebc_http",
+        "ipxe",
+        "pxe",
+        "uefi_amd64_tftp",
+        "uefi_amd64_http",
+        "uefi_ebc_tftp",
+        "uefi_arm64_tftp",
+        "uefi_arm64_http",
+        "open-firmware_ppc64el",
+        "powernv",
+        "windows",
+        "s390x",
+        "s390x_partition",
+        "uefi_ebc_http",
     ];
     let list = args.list("disabled_boot_architectures");
     if let Some(bad) = list.iter().find(|m| !KNOWN.contains(&m.as_str())) {
         return Err(ApiError::field(
             "disabled_boot_architectures",
-            format!("'{bad}' is no boot method; there are: {}.", KNOWN.join(", ")),
+            format!(
+                "'{bad}' is no boot method; there are: {}.",
+                KNOWN.join(", ")
+            ),
         ));
     }
     Ok(json!(list).to_string())
@@ -186,10 +279,16 @@ async fn refuse_overlap(tx: &mut Tx, net: &IpNet, own: Option<i64>) -> Result<()
     for s in all(tx).await?.into_values().filter(|s| Some(s.id) != own) {
         let other = s.net()?;
         if other == *net {
-            return Err(ApiError::field("cidr", "Subnet with this Cidr already exists."));
+            return Err(ApiError::field(
+                "cidr",
+                "Subnet with this Cidr already exists.",
+            ));
         }
         if other.contains(net) || net.contains(&other) {
-            return Err(ApiError::field("cidr", format!("{net} overlaps subnet {} ({}).", s.name, s.cidr)));
+            return Err(ApiError::field(
+                "cidr",
+                format!("{net} overlaps subnet {} ({}).", s.name, s.cidr),
+            ));
         }
     }
     Ok(())
@@ -371,10 +470,15 @@ async fn addresses(call: Call) -> Result<Answer, ApiError> {
     )?;
     let args = call.args();
     let users = args.bool("with_username")?.unwrap_or(true);
-    let nodes = args.bool("with_node_summary")?.or(args.bool("with_summary")?).unwrap_or(true);
+    let nodes = args
+        .bool("with_node_summary")?
+        .or(args.bool("with_summary")?)
+        .unwrap_or(true);
     let mut out: Vec<(IpAddr, Value)> = Vec::new();
     for r in rows.into_iter().chain(leases) {
-        let Ok(ip) = r.ip.parse::<IpAddr>() else { continue };
+        let Ok(ip) = r.ip.parse::<IpAddr>() else {
+            continue;
+        };
         let mut o = json!({
             "ip": r.ip,
             "alloc_type": r.alloc_type,

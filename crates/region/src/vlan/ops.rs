@@ -25,20 +25,48 @@ const CHANGE: &[Param] = &[
     Param::opt("description", Kind::Text, "A description."),
     Param::opt("vid", Kind::Int, "802.1Q number."),
     Param::opt("mtu", Kind::Int, "MTU in bytes, 552 to 65535."),
-    Param::opt("dhcp_on", Kind::Bool, "Whether the racks give out addresses here."),
-    Param::opt("primary_rack", Kind::Text, "System id of the rack that serves."),
-    Param::opt("secondary_rack", Kind::Text, "System id of the rack that stands by."),
-    Param::opt("relay_vlan", Kind::Int, "Id of the VLAN through which requests are relayed."),
+    Param::opt(
+        "dhcp_on",
+        Kind::Bool,
+        "Whether the racks give out addresses here.",
+    ),
+    Param::opt(
+        "primary_rack",
+        Kind::Text,
+        "System id of the rack that serves.",
+    ),
+    Param::opt(
+        "secondary_rack",
+        Kind::Text,
+        "System id of the rack that stands by.",
+    ),
+    Param::opt(
+        "relay_vlan",
+        Kind::Int,
+        "Id of the VLAN through which requests are relayed.",
+    ),
     Param::opt("space", Kind::Text, "Its space, by name or id."),
 ];
 
-const VLANS: Operation = Operation { handler: "VlansHandler", uri: "fabrics/{fabric_id}/vlans/", ..Operation::READ };
-const VLAN: Operation =
-    Operation { handler: "VlanHandler", uri: "fabrics/{fabric_id}/vlans/{vid}/", also: &["vlans/{vlan_id}/"], ..Operation::READ };
+const VLANS: Operation = Operation {
+    handler: "VlansHandler",
+    uri: "fabrics/{fabric_id}/vlans/",
+    ..Operation::READ
+};
+const VLAN: Operation = Operation {
+    handler: "VlanHandler",
+    uri: "fabrics/{fabric_id}/vlans/{vid}/",
+    also: &["vlans/{vlan_id}/"],
+    ..Operation::READ
+};
 
 /// `fabrics/{fabric_id}/vlans/` and `fabrics/{fabric_id}/vlans/{vid}/`.
 pub const OPERATIONS: &[Operation] = &[
-    Operation { title: "List the VLANs of a fabric.", run: |c| Box::pin(list(c)), ..VLANS },
+    Operation {
+        title: "List the VLANs of a fabric.",
+        run: |c| Box::pin(list(c)),
+        ..VLANS
+    },
     Operation {
         method: Method::Post,
         who: Who::Admin,
@@ -48,7 +76,11 @@ pub const OPERATIONS: &[Operation] = &[
         run: |c| Box::pin(create(c)),
         ..VLANS
     },
-    Operation { title: "Read a VLAN.", run: |c| Box::pin(read(c)), ..VLAN },
+    Operation {
+        title: "Read a VLAN.",
+        run: |c| Box::pin(read(c)),
+        ..VLAN
+    },
     Operation {
         method: Method::Put,
         who: Who::Admin,
@@ -77,7 +109,13 @@ async fn find(tx: &mut Tx, call: &Call) -> Result<VlanRow, ApiError> {
             "untagged" => 0,
             v => v.parse().map_err(|_| ApiError::missing("VLAN"))?,
         };
-        store::opt!(tx, VlanRow, select_vlan!("WHERE v.fabric_id = $1 AND v.vid = $2"), fabric, vid)?
+        store::opt!(
+            tx,
+            VlanRow,
+            select_vlan!("WHERE v.fabric_id = $1 AND v.vid = $2"),
+            fabric,
+            vid
+        )?
     } else {
         let id = call.path_id("vlan_id", "VLAN")?;
         store::opt!(tx, VlanRow, select_vlan!("WHERE v.id = $1"), id)?
@@ -96,7 +134,10 @@ async fn list(call: Call) -> Result<Answer, ApiError> {
 
 async fn answer(tx: &mut Tx, id: i64) -> Result<serde_json::Value, ApiError> {
     let vlans = all(tx).await?;
-    vlans.get(&id).map(|v| v.json(&vlans)).ok_or_else(|| ApiError::missing("VLAN"))
+    vlans
+        .get(&id)
+        .map(|v| v.json(&vlans))
+        .ok_or_else(|| ApiError::missing("VLAN"))
 }
 
 async fn read(call: Call) -> Result<Answer, ApiError> {
@@ -125,7 +166,8 @@ async fn space_id(tx: &mut Tx, text: &str) -> Result<Option<i64>, ApiError> {
         "SELECT id FROM space WHERE name = $1 OR CAST(id AS TEXT) = $1 OR 'space-' || CAST(id AS TEXT) = $1",
         text
     )?;
-    row.map(|r| Some(r.0)).ok_or_else(|| ApiError::field("space", "There is no space with that name or id."))
+    row.map(|r| Some(r.0))
+        .ok_or_else(|| ApiError::field("space", "There is no space with that name or id."))
 }
 
 async fn create(call: Call) -> Result<Answer, ApiError> {
@@ -161,14 +203,24 @@ async fn create(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// A rack that has an interface on the VLAN, or is reached from it through a relay.
-async fn rack_id(tx: &mut Tx, field: &str, system_id: &str, vlan: i64) -> Result<Option<i64>, ApiError> {
+async fn rack_id(
+    tx: &mut Tx,
+    field: &str,
+    system_id: &str,
+    vlan: i64,
+) -> Result<Option<i64>, ApiError> {
     if system_id.is_empty() {
         return Ok(None);
     }
     let node = row::find(tx, system_id)
         .await?
         .filter(|n| is_rack(n.node_type))
-        .ok_or_else(|| ApiError::field(field, format!("{} is no rack controller.", SystemId::from(system_id))))?;
+        .ok_or_else(|| {
+            ApiError::field(
+                field,
+                format!("{} is no rack controller.", SystemId::from(system_id)),
+            )
+        })?;
     let (on,) = store::one!(
         tx,
         (i64,),
@@ -177,7 +229,10 @@ async fn rack_id(tx: &mut Tx, field: &str, system_id: &str, vlan: i64) -> Result
         vlan
     )?;
     if on == 0 {
-        return Err(ApiError::field(field, format!("{} has no interface on this VLAN.", node.hostname)));
+        return Err(ApiError::field(
+            field,
+            format!("{} has no interface on this VLAN.", node.hostname),
+        ));
     }
     Ok(Some(node.id))
 }
@@ -227,24 +282,47 @@ async fn dhcp(tx: &mut Tx, call: &Call, vlan: &VlanRow) -> Result<(), ApiError> 
     let args = call.args();
     if let Some(rack) = args.text("primary_rack") {
         let id = rack_id(tx, "primary_rack", rack, vlan.id).await?;
-        store::exec!(tx, "UPDATE vlan SET primary_rack_id = $2 WHERE id = $1", vlan.id, id)?;
+        store::exec!(
+            tx,
+            "UPDATE vlan SET primary_rack_id = $2 WHERE id = $1",
+            vlan.id,
+            id
+        )?;
     }
     if let Some(rack) = args.text("secondary_rack") {
         let id = rack_id(tx, "secondary_rack", rack, vlan.id).await?;
-        store::exec!(tx, "UPDATE vlan SET secondary_rack_id = $2 WHERE id = $1", vlan.id, id)?;
+        store::exec!(
+            tx,
+            "UPDATE vlan SET secondary_rack_id = $2 WHERE id = $1",
+            vlan.id,
+            id
+        )?;
     }
     if args.has("relay_vlan") {
         let relay = args.int("relay_vlan")?;
         if let Some(r) = relay {
             let known = store::opt!(tx, (i64,), "SELECT id FROM vlan WHERE id = $1", r)?;
             if known.is_none() || r == vlan.id {
-                return Err(ApiError::field("relay_vlan", "Name another VLAN that exists."));
+                return Err(ApiError::field(
+                    "relay_vlan",
+                    "Name another VLAN that exists.",
+                ));
             }
         }
-        store::exec!(tx, "UPDATE vlan SET relay_vlan_id = $2 WHERE id = $1", vlan.id, relay)?;
+        store::exec!(
+            tx,
+            "UPDATE vlan SET relay_vlan_id = $2 WHERE id = $1",
+            vlan.id,
+            relay
+        )?;
     }
     if let Some(on) = args.bool("dhcp_on")? {
-        store::exec!(tx, "UPDATE vlan SET dhcp_on = $2 WHERE id = $1", vlan.id, on)?;
+        store::exec!(
+            tx,
+            "UPDATE vlan SET dhcp_on = $2 WHERE id = $1",
+            vlan.id,
+            on
+        )?;
     }
     let (on, primary, secondary, relay) = store::one!(
         tx,
@@ -253,13 +331,22 @@ async fn dhcp(tx: &mut Tx, call: &Call, vlan: &VlanRow) -> Result<(), ApiError> 
         vlan.id
     )?;
     if primary.is_some() && primary == secondary {
-        return Err(ApiError::field("secondary_rack", "The primary and secondary rack must be two different ones."));
+        return Err(ApiError::field(
+            "secondary_rack",
+            "The primary and secondary rack must be two different ones.",
+        ));
     }
     if on && relay.is_some() {
-        return Err(ApiError::field("relay_vlan", "'relay_vlan' cannot be set when dhcp is on."));
+        return Err(ApiError::field(
+            "relay_vlan",
+            "'relay_vlan' cannot be set when dhcp is on.",
+        ));
     }
     if on && primary.is_none() {
-        return Err(ApiError::field("dhcp_on", "dhcp can only be turned on when a primary rack controller is set."));
+        return Err(ApiError::field(
+            "dhcp_on",
+            "dhcp can only be turned on when a primary rack controller is set.",
+        ));
     }
     if on && !vlan.dhcp_on {
         let (ranges,) = store::one!(
@@ -269,7 +356,10 @@ async fn dhcp(tx: &mut Tx, call: &Call, vlan: &VlanRow) -> Result<(), ApiError> 
             vlan.id
         )?;
         if ranges == 0 {
-            return Err(ApiError::field("dhcp_on", "dhcp can only be turned on when a dynamic IP range is defined."));
+            return Err(ApiError::field(
+                "dhcp_on",
+                "dhcp can only be turned on when a dynamic IP range is defined.",
+            ));
         }
     }
     Ok(())
@@ -280,12 +370,22 @@ async fn delete(call: Call) -> Result<Answer, ApiError> {
         Box::pin(async move {
             let vlan = find(tx, &call).await?;
             if vlan.vid == 0 {
-                return Err(ApiError::Bad("This VLAN is the default VLAN in the fabric, it cannot be deleted.".to_owned()));
+                return Err(ApiError::Bad(
+                    "This VLAN is the default VLAN in the fabric, it cannot be deleted.".to_owned(),
+                ));
             }
-            let subnets = store::all!(tx, (String,), "SELECT cidr FROM subnet WHERE vlan_id = $1 ORDER BY id", vlan.id)?;
+            let subnets = store::all!(
+                tx,
+                (String,),
+                "SELECT cidr FROM subnet WHERE vlan_id = $1 ORDER BY id",
+                vlan.id
+            )?;
             if !subnets.is_empty() {
                 let names: Vec<String> = subnets.into_iter().map(|s| s.0).collect();
-                return Err(ApiError::Bad(format!("Can't delete VLAN; the following subnets are still present: {}", names.join(", "))));
+                return Err(ApiError::Bad(format!(
+                    "Can't delete VLAN; the following subnets are still present: {}",
+                    names.join(", ")
+                )));
             }
             store::exec!(tx, "DELETE FROM vlan WHERE id = $1", vlan.id)?;
             tx.changed("vlan", vlan.id, 0, call.now()).await?;

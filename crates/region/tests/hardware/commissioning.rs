@@ -64,7 +64,8 @@ async fn process(site: &Site, node: &NodeRow, inventory: &Value) -> Result<(), A
 /// A machine as it is after its enlistment, in a network with DHCP.
 async fn enlisted(site: &Site) -> (NodeRow, i64) {
     let subnet = site.subnet("10.0.0.0/24", Some("10.0.0.1")).await;
-    site.range(subnet, "dynamic", "10.0.0.100", "10.0.0.250").await;
+    site.range(subnet, "dynamic", "10.0.0.100", "10.0.0.250")
+        .await;
     let node = site
         .node(NewNode {
             status: Status::Commissioning,

@@ -49,7 +49,10 @@ pub struct Who {
 
 impl From<SystemId> for Who {
     fn from(system_id: SystemId) -> Self {
-        Self { system_id: Some(system_id), mac: None }
+        Self {
+            system_id: Some(system_id),
+            mac: None,
+        }
     }
 }
 
@@ -61,7 +64,10 @@ impl From<&SystemId> for Who {
 
 impl From<MacAddr> for Who {
     fn from(mac: MacAddr) -> Self {
-        Self { system_id: None, mac: Some(mac) }
+        Self {
+            system_id: None,
+            mac: Some(mac),
+        }
     }
 }
 
@@ -147,11 +153,9 @@ impl Row {
             id: self.id,
             number: self.number,
             system_id: self.system_id.map(SystemId),
-            mac: self
-                .mac
-                .map(|m| m.parse())
-                .transpose()
-                .map_err(|_| StoreError::Corrupt(format!("the hardware address of boot {}", self.id)))?,
+            mac: self.mac.map(|m| m.parse()).transpose().map_err(|_| {
+                StoreError::Corrupt(format!("the hardware address of boot {}", self.id))
+            })?,
             started: Timestamp(self.started),
             last: Timestamp(self.last),
             ended: self.ended.map(Timestamp),
@@ -178,8 +182,13 @@ impl Timeline {
             Target::Sqlite(path) => Target::Sqlite(beside(path)),
             postgres @ Target::Postgres(_) => postgres.clone(),
         };
-        let options = Options { target, connections: options.connections.min(4) };
-        Ok(Self { db: Db::open_with(&options, &SCHEMA).await? })
+        let options = Options {
+            target,
+            connections: options.connections.min(4),
+        };
+        Ok(Self {
+            db: Db::open_with(&options, &SCHEMA).await?,
+        })
     }
 
     /// Adds entries, in order, to the current boot of a machine, or begins a new one where an entry says so.
@@ -195,7 +204,11 @@ impl Timeline {
     ///
     /// # Errors
     /// When the database does not take them.
-    pub async fn append_all(&self, batch: Option<Batch>, items: Vec<(Who, Vec<Entry>)>) -> Result<Appended, StoreError> {
+    pub async fn append_all(
+        &self,
+        batch: Option<Batch>,
+        items: Vec<(Who, Vec<Entry>)>,
+    ) -> Result<Appended, StoreError> {
         let work = std::sync::Arc::new((batch, items));
         self.db
             .write(move |tx: &mut Tx| {
@@ -238,9 +251,20 @@ impl Timeline {
             id
         )?;
         let Some(row) = row else { return Ok(None) };
-        let entries = crate::all!(tx, (String,), "SELECT body FROM boot_entry WHERE boot_id = $1 ORDER BY n", id)?;
-        let entries = entries.iter().map(|(b,)| entry(id, b)).collect::<Result<_, _>>()?;
-        Ok(Some(Boot { summary: row.summary()?, entries }))
+        let entries = crate::all!(
+            tx,
+            (String,),
+            "SELECT body FROM boot_entry WHERE boot_id = $1 ORDER BY n",
+            id
+        )?;
+        let entries = entries
+            .iter()
+            .map(|(b,)| entry(id, b))
+            .collect::<Result<_, _>>()?;
+        Ok(Some(Boot {
+            summary: row.summary()?,
+            entries,
+        }))
     }
 
     /// The current boot of a machine with its entries.
@@ -293,14 +317,26 @@ fn beside(path: &Path) -> std::path::PathBuf {
 }
 
 fn words(who: &Who) -> (Option<String>, Option<String>) {
-    (who.system_id.as_ref().map(|s| s.0.clone()), who.mac.map(|m| m.to_string()))
+    (
+        who.system_id.as_ref().map(|s| s.0.clone()),
+        who.mac.map(|m| m.to_string()),
+    )
 }
 
 async fn adopt(tx: &mut Tx, mac: &str, system_id: &str) -> Result<u64, StoreError> {
-    crate::exec!(tx, "UPDATE boot SET system_id = $2 WHERE mac = $1 AND system_id IS NULL", mac, system_id)
+    crate::exec!(
+        tx,
+        "UPDATE boot SET system_id = $2 WHERE mac = $1 AND system_id IS NULL",
+        mac,
+        system_id
+    )
 }
 
-async fn append_all(tx: &mut Tx, batch: Option<&Batch>, items: &[(Who, Vec<Entry>)]) -> Result<Appended, StoreError> {
+async fn append_all(
+    tx: &mut Tx,
+    batch: Option<&Batch>,
+    items: &[(Who, Vec<Entry>)],
+) -> Result<Appended, StoreError> {
     let mut done = Appended::default();
     if let Some(b) = batch {
         let fresh = crate::exec!(
@@ -311,7 +347,10 @@ async fn append_all(tx: &mut Tx, batch: Option<&Batch>, items: &[(Who, Vec<Entry
             b.number
         )?;
         if fresh == 0 {
-            return Ok(Appended { repeated: true, ..done });
+            return Ok(Appended {
+                repeated: true,
+                ..done
+            });
         }
     }
     for (who, entries) in items {
@@ -332,7 +371,12 @@ struct Current {
     record: Record,
 }
 
-async fn append(tx: &mut Tx, who: &Who, entries: &[Entry], done: &mut Appended) -> Result<(), StoreError> {
+async fn append(
+    tx: &mut Tx,
+    who: &Who,
+    entries: &[Entry],
+    done: &mut Appended,
+) -> Result<(), StoreError> {
     let (system_id, mac) = words(who);
     let system_id = match (system_id, &mac) {
         (Some(s), Some(m)) => {
@@ -374,7 +418,11 @@ async fn append(tx: &mut Tx, who: &Who, entries: &[Entry], done: &mut Appended) 
     }
 }
 
-async fn load(tx: &mut Tx, system_id: Option<&str>, mac: Option<&str>) -> Result<Option<Current>, StoreError> {
+async fn load(
+    tx: &mut Tx,
+    system_id: Option<&str>,
+    mac: Option<&str>,
+) -> Result<Option<Current>, StoreError> {
     let row = crate::opt!(
         tx,
         Row,
@@ -398,12 +446,19 @@ async fn load(tx: &mut Tx, system_id: Option<&str>, mac: Option<&str>) -> Result
         .collect::<Result<Vec<_>, StoreError>>()?;
     let mac = row.mac.clone().or_else(|| mac.map(str::to_owned));
     let boot = row.summary()?;
-    let whole = |n: i64| usize::try_from(n).map_err(|_| StoreError::Corrupt(format!("a count of boot {}", boot.id)));
+    let whole = |n: i64| {
+        usize::try_from(n).map_err(|_| StoreError::Corrupt(format!("a count of boot {}", boot.id)))
+    };
     let mut record = Record::new(boot.started).with_tail(tail);
     (record.last, record.stage) = (boot.last, boot.stage);
     (record.entries, record.bytes) = (whole(boot.entries)?, whole(boot.bytes)?);
     record.dropped = u64::try_from(boot.dropped).unwrap_or(0);
-    Ok(Some(Current { id: boot.id, number: boot.number, mac, record }))
+    Ok(Some(Current {
+        id: boot.id,
+        number: boot.number,
+        mac,
+        record,
+    }))
 }
 
 /// Begins a boot and lets the oldest go when there are too many.
@@ -440,7 +495,12 @@ async fn begin(
             MAX_STRANGERS
         )?;
     }
-    Ok(Current { id, number, mac: mac.map(str::to_owned), record: Record::new(started) })
+    Ok(Current {
+        id,
+        number,
+        mac: mac.map(str::to_owned),
+        record: Record::new(started),
+    })
 }
 
 async fn save(tx: &mut Tx, mut boot: Current, ended: Option<Timestamp>) -> Result<(), StoreError> {

@@ -22,7 +22,9 @@ pub const RESERVED_BYTES: usize = MAX_BYTES / 4;
 pub const MAX_ENTRY: usize = 16 * 1024;
 
 /// How far a boot has come, as far as its record shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// Nothing was heard from the machine itself.
@@ -63,16 +65,24 @@ impl Stage {
             What::Dhcp { speaker, .. } if speaker == "os" => Self::Running,
             What::Dhcp { .. } => Self::Loading,
             What::File { path, outcome, .. } => match outcome {
-                FileOutcome::Complete | FileOutcome::Aborted if is_of_an_image(path) => Self::Running,
+                FileOutcome::Complete | FileOutcome::Aborted if is_of_an_image(path) => {
+                    Self::Running
+                }
                 FileOutcome::Complete
                 | FileOutcome::Aborted
                 | FileOutcome::Probed
                 | FileOutcome::NotFound
                 | FileOutcome::Failed => Self::Loading,
             },
-            What::Config { purpose: Purpose::Local, .. } => Self::Running,
+            What::Config {
+                purpose: Purpose::Local,
+                ..
+            } => Self::Running,
             What::Config { .. } => Self::Loading,
-            What::Metadata { .. } | What::Signal { .. } | What::Report { .. } | What::Syslog { .. } => Self::Running,
+            What::Metadata { .. }
+            | What::Signal { .. }
+            | What::Report { .. }
+            | What::Syslog { .. } => Self::Running,
             What::Power { .. } | What::Status { .. } | What::Note { .. } => Self::Silent,
         }
     }
@@ -81,12 +91,21 @@ impl Stage {
 /// Whether a path is a kernel or something that only a kernel fetches.
 fn is_of_an_image(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    ["kernel", "vmlinuz", "initrd", "squashfs"].iter().any(|w| name.contains(w))
+    ["kernel", "vmlinuz", "initrd", "squashfs"]
+        .iter()
+        .any(|w| name.contains(w))
 }
 
 /// Whether an entry may use the reserved room.
 const fn is_talk(what: &What) -> bool {
-    matches!(what, What::Syslog { .. } | What::Report { .. } | What::Note { .. } | What::File { .. } | What::Dhcp { .. })
+    matches!(
+        what,
+        What::Syslog { .. }
+            | What::Report { .. }
+            | What::Note { .. }
+            | What::File { .. }
+            | What::Dhcp { .. }
+    )
 }
 
 /// What became of an entry.
@@ -129,20 +148,34 @@ struct Line {
 }
 
 fn body(entry: &Entry) -> Option<String> {
-    serde_json::to_string(entry).ok().filter(|b| b.len() <= MAX_ENTRY)
+    serde_json::to_string(entry)
+        .ok()
+        .filter(|b| b.len() <= MAX_ENTRY)
 }
 
 impl Record {
     /// A record that begins with an entry seen at a moment.
     #[must_use]
     pub fn new(started: Timestamp) -> Self {
-        Self { started, last: started, ..Self::default() }
+        Self {
+            started,
+            last: started,
+            ..Self::default()
+        }
     }
 
     /// Adds the last entries of a stored record, oldest first: number, entry and bytes kept.
     #[must_use]
     pub fn with_tail(mut self, tail: impl IntoIterator<Item = (i64, Entry, usize)>) -> Self {
-        self.tail = tail.into_iter().map(|(n, entry, bytes)| Line { n, entry, bytes, dirty: false }).collect();
+        self.tail = tail
+            .into_iter()
+            .map(|(n, entry, bytes)| Line {
+                n,
+                entry,
+                bytes,
+                dirty: false,
+            })
+            .collect();
         self
     }
 
@@ -156,9 +189,19 @@ impl Record {
     pub fn ends_before(&self, entry: &Entry) -> bool {
         let idle = entry.first.since(self.last) >= IDLE;
         match &entry.what {
-            What::Power { command, error: None, .. } if is_start(command) => idle || self.stage > Stage::Silent,
-            What::Power { command, error: Some(_), .. } if is_start(command) => idle,
-            What::Dhcp { message, speaker, .. } if message == "discover" && speaker == "firmware" => {
+            What::Power {
+                command,
+                error: None,
+                ..
+            } if is_start(command) => idle || self.stage > Stage::Silent,
+            What::Power {
+                command,
+                error: Some(_),
+                ..
+            } if is_start(command) => idle,
+            What::Dhcp {
+                message, speaker, ..
+            } if message == "discover" && speaker == "firmware" => {
                 idle || self.stage == Stage::Running
             }
             _ => false,
@@ -176,7 +219,9 @@ impl Record {
             if !folded.fold(&entry) {
                 continue;
             }
-            let Some(bytes) = body(&folded).map(|b| b.len()) else { break };
+            let Some(bytes) = body(&folded).map(|b| b.len()) else {
+                break;
+            };
             if self.bytes - line.bytes + bytes > MAX_BYTES {
                 break;
             }
@@ -197,7 +242,12 @@ impl Record {
         let n = i64::try_from(self.entries).unwrap_or(i64::MAX);
         self.entries += 1;
         self.bytes += bytes;
-        self.tail.push_back(Line { n, entry, bytes, dirty: true });
+        self.tail.push_back(Line {
+            n,
+            entry,
+            bytes,
+            dirty: true,
+        });
         if self.tail.len() > FOLD_WINDOW
             && let Some(line) = self.tail.pop_front()
             && line.dirty
@@ -236,19 +286,37 @@ mod tests {
     }
 
     fn dhcp(message: &str, speaker: &str) -> What {
-        What::Dhcp { message: message.into(), arch: None, speaker: speaker.into(), boot_file: None }
+        What::Dhcp {
+            message: message.into(),
+            arch: None,
+            speaker: speaker.into(),
+            boot_file: None,
+        }
     }
 
     fn power(command: &str, error: Option<PowerFault>) -> What {
-        What::Power { command: command.into(), driver: "ipmi".into(), error }
+        What::Power {
+            command: command.into(),
+            driver: "ipmi".into(),
+            error,
+        }
     }
 
     fn file(path: &str) -> What {
-        What::File { transport: "http".into(), path: path.into(), bytes: 1, size: None, outcome: FileOutcome::Complete }
+        What::File {
+            transport: "http".into(),
+            path: path.into(),
+            bytes: 1,
+            size: None,
+            outcome: FileOutcome::Complete,
+        }
     }
 
     fn refused() -> Option<PowerFault> {
-        Some(PowerFault { class: PowerFaultClass::Auth, message: "refused".into() })
+        Some(PowerFault {
+            class: PowerFaultClass::Auth,
+            message: "refused".into(),
+        })
     }
 
     /// The boot that each entry belongs to.
@@ -277,9 +345,23 @@ mod tests {
             at(21, file("undionly.kpxe")),
             at(22, dhcp("discover", "ipxe")),
             at(23, file("images/0123/boot-kernel")),
-            at(60, What::Metadata { method: "GET".into(), path: "/MAAS/metadata/".into(), status: 200 }),
+            at(
+                60,
+                What::Metadata {
+                    method: "GET".into(),
+                    path: "/MAAS/metadata/".into(),
+                    status: 200,
+                },
+            ),
             at(200, dhcp("discover", "firmware")),
-            at(201, What::Config { loader: "grub".into(), path: "grub.cfg".into(), purpose: Purpose::Local }),
+            at(
+                201,
+                What::Config {
+                    loader: "grub".into(),
+                    path: "grub.cfg".into(),
+                    purpose: Purpose::Local,
+                },
+            ),
             at(230, dhcp("discover", "os")),
             at(300, power("cycle", None)),
         ];
@@ -366,17 +448,37 @@ mod tests {
     fn a_machine_that_talks_a_lot_cannot_hide_how_its_boot_ended() {
         let mut record = Record::new(Timestamp(0));
         for n in 0..10 * MAX_ENTRIES {
-            record.take(at(1, What::Syslog { severity: 6, app: "kernel".into(), text: format!("{n} {}", "x".repeat(500)) }));
+            record.take(at(
+                1,
+                What::Syslog {
+                    severity: 6,
+                    app: "kernel".into(),
+                    text: format!("{n} {}", "x".repeat(500)),
+                },
+            ));
         }
         assert!(record.dropped > 0);
-        let end = What::Signal { status: "FAILED".into(), script: None, exit_status: Some(1), message: "no disk".into() };
+        let end = What::Signal {
+            status: "FAILED".into(),
+            script: None,
+            exit_status: Some(1),
+            message: "no disk".into(),
+        };
         assert_eq!(record.take(at(2, end)), Taken::Kept);
     }
 
     #[test]
     fn an_entry_too_large_is_dropped_and_counted() {
         let mut record = Record::new(Timestamp(0));
-        assert_eq!(record.take(at(0, What::Note { text: "x".repeat(MAX_ENTRY) })), Taken::Dropped);
+        assert_eq!(
+            record.take(at(
+                0,
+                What::Note {
+                    text: "x".repeat(MAX_ENTRY)
+                }
+            )),
+            Taken::Dropped
+        );
         assert_eq!((record.entries, record.dropped), (0, 1));
     }
 

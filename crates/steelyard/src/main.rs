@@ -13,6 +13,7 @@ mod boots;
 mod cli;
 mod client;
 mod data;
+mod demo;
 mod local;
 mod log;
 mod out;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::data::{Data, DataArgs};
 use crate::running::{self, Running, State};
-use crate::{agents, local, log, out};
+use crate::{agents, demo, local, log, out};
 
 /// How long to wait at the start until every service of the rack has said whether it runs.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -52,6 +52,9 @@ pub struct UpArgs {
     /// Do not begin with the official images of the default release, which are fetched from the internet
     #[arg(long)]
     no_default_images: bool,
+    /// Also run this many simulated machines, which enlist themselves
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    demo: Option<u16>,
     /// Write the log as one JSON object per line
     #[arg(long)]
     log_json: bool,
@@ -85,6 +88,7 @@ struct Plan {
     listen: SocketAddr,
     name: String,
     default_images: bool,
+    demo: Option<u16>,
     rack: Option<RackPlan>,
 }
 
@@ -158,6 +162,9 @@ async fn serve(args: UpArgs) -> anyhow::Result<ExitCode> {
     let mut told = describe(&region, rack.as_ref(), address, &plan.data);
     running::write(&plan.data.dir, &told)?;
     announce(&region, &told, &plan.data).await?;
+    if let (Some(machines), Some(rack)) = (plan.demo, rack.as_ref()) {
+        start_demo(&region, rack, machines, address, &plan.data).await?;
+    }
 
     let mut tick = tokio::time::interval(TELL);
     let ended = loop {
@@ -199,6 +206,40 @@ async fn serve(args: UpArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Looks at the machine: names, privileges, ports.
+/// Simulated machines beside the product, and what a newcomer does next.
+async fn start_demo(
+    region: &Arc<Region>,
+    rack: &Rack,
+    machines: u16,
+    api: SocketAddr,
+    data: &Data,
+) -> anyhow::Result<()> {
+    let http = rack
+        .http_addresses()
+        .first()
+        .copied()
+        .context("--demo needs the rack's HTTP service: leave http on")?;
+    demo::start(
+        region,
+        usize::from(machines),
+        api,
+        http,
+        &data.dir,
+        region.stop.clone(),
+    )
+    .await?;
+    out::line(&format!(
+        "  demo     {machines} simulated machines are being switched on; they enlist themselves. To look at them:"
+    ))?;
+    let (dir, url) = (data.dir.display(), reachable(api));
+    out::line(&format!(
+        "           maas login {user} http://{url}/MAAS/ $(steelyard apikey --username {user} --data-dir {dir})",
+        user = demo::USER
+    ))?;
+    out::line(&format!("           maas {} machines read", demo::USER))?;
+    Ok(())
+}
+
 fn plan(args: UpArgs) -> anyhow::Result<Plan> {
     let data = args.data.resolve()?;
     let name = match &args.name {
@@ -213,7 +254,8 @@ fn plan(args: UpArgs) -> anyhow::Result<Plan> {
         data,
         listen: args.listen,
         name,
-        default_images: !args.no_default_images,
+        default_images: !args.no_default_images && args.demo.is_none(),
+        demo: args.demo,
         rack,
     })
 }

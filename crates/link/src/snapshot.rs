@@ -29,12 +29,15 @@ pub struct Snapshot {
     /// Settings of the installation.
     pub settings: Settings,
     /// VLANs by database id.
+    #[serde(with = "by_id")]
     pub vlans: BTreeMap<i64, Vlan>,
     /// Subnets by database id.
+    #[serde(with = "by_id")]
     pub subnets: BTreeMap<i64, Subnet>,
     /// Machines (and devices, controllers) by system id.
     pub machines: BTreeMap<SystemId, Machine>,
     /// Bootable images by database id of the boot resource.
+    #[serde(with = "by_id")]
     pub images: BTreeMap<i64, Image>,
     /// Boot loader files by the name under which a loader asks, for example `bootx64.efi`.
     pub loaders: BTreeMap<String, Blob>,
@@ -70,6 +73,7 @@ pub enum Change {
     /// All images and loaders anew (they change seldom and together).
     Images {
         /// Bootable images by boot resource id.
+        #[serde(with = "by_id")]
         images: BTreeMap<i64, Image>,
         /// Loader files by name.
         loaders: BTreeMap<String, Blob>,
@@ -306,4 +310,28 @@ pub struct Gap {
     pub at: Position,
     /// Where the delta starts.
     pub from: Position,
+}
+
+/// Maps by database id. In JSON their keys are strings, and what stands below a tagged enum is read
+/// without knowing that: the keys are turned into numbers here.
+mod by_id {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer, T: Serialize>(
+        map: &BTreeMap<i64, T>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        map.serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+        d: D,
+    ) -> Result<BTreeMap<i64, T>, D::Error> {
+        BTreeMap::<String, T>::deserialize(d)?
+            .into_iter()
+            .map(|(k, v)| Ok((k.parse().map_err(serde::de::Error::custom)?, v)))
+            .collect()
+    }
 }

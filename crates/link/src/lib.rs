@@ -15,5 +15,14 @@ pub mod tls;
 
 /// Version of the messages. A region serves racks of its own version and of the one before.
 pub const VERSION: u32 = 1;
+/// The oldest version that a region still serves. There was none before the first.
+pub const OLDEST: u32 = if VERSION > 1 { VERSION - 1 } else { 1 };
 /// Most bytes of one message.
 pub const MAX_MESSAGE: usize = 64 << 20;
+
+/// Whether a region serves a rack that speaks this version. A rack that is newer than its region is
+/// refused: regions are upgraded first.
+#[must_use]
+pub const fn is_served(rack: u32) -> bool {
+    OLDEST <= rack && rack <= VERSION
+}

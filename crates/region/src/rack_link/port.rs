@@ -64,7 +64,7 @@ fn now() -> Timestamp {
 #[async_trait]
 impl Port for RegionPort {
     async fn hello(&self, hello: Hello) -> Result<Welcome, LinkError> {
-        if hello.version != link::VERSION {
+        if !link::is_served(hello.version) {
             return Err(LinkError::Version {
                 region: link::VERSION,
                 rack: hello.version,

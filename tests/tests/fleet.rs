@@ -180,7 +180,10 @@ async fn twenty_machines_live_from_enlistment_to_release_on_postgres() {
 async fn a_failing_script_fails_the_commissioning_and_is_named() {
     let c = TestCluster::start(Options::default()).await;
     c.import_images().await;
-    let fleet = c.fleet(1).await;
+    // Kernels and roots are of no interest: parts of them will do.
+    let fleet = c
+        .fleet_with(1, |f| f.transfer = fleet::config::Transfer::Light)
+        .await;
     let ids = enlist(&c, &fleet).await;
     fleet.inject(
         0,

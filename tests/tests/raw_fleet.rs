@@ -208,6 +208,8 @@ enum Ask {
     Phase(usize, Phase),
     Inject(usize, Fault),
     Heal(usize),
+    /// Waits until leases were renewed.
+    Renewals,
 }
 
 /// The fleet on its side of the cable: orders in, answers out.
@@ -227,6 +229,7 @@ impl Bench {
         let thread = Cable::inside(&cable.bench, move || async move {
             let config = FleetConfig {
                 firmware: ALL.to_vec(),
+                renew_every: Some(Duration::from_millis(100)),
                 bmc: BmcSettings {
                     address: BENCH,
                     ..BmcSettings::default()
@@ -261,6 +264,17 @@ impl Bench {
                         .map_err(|e| e.to_string()),
                     Ask::Inject(i, fault) => {
                         fleet.inject(i, fault);
+                        Ok(())
+                    }
+                    Ask::Renewals => {
+                        let enough = || async {
+                            if fleet.counters().renewals >= 3 {
+                                Ok(())
+                            } else {
+                                Err(format!("{:?}", fleet.counters()))
+                            }
+                        };
+                        until("leases are renewed", enough).await;
                         Ok(())
                     }
                     Ask::Heal(i) => {
@@ -307,6 +321,31 @@ async fn with_mac(c: &TestCluster, mac: &str) -> serde_json::Value {
     .await
 }
 
+/// The installed system of this machine shall ask for its address.
+async fn use_dhcp(c: &TestCluster, id: &str) {
+    let machine = c.admin.get(&format!("machines/{id}/")).await.good();
+    let interface = &machine["boot_interface"];
+    let path = format!("nodes/{id}/interfaces/{}/", interface["id"]);
+    let link = interface["links"][0].clone();
+    let (link_id, subnet) = (link["id"].to_string(), link["subnet"]["id"].to_string());
+    drop(
+        c.admin
+            .op(&path, "unlink_subnet", &[("id", &link_id)])
+            .await
+            .good(),
+    );
+    drop(
+        c.admin
+            .op(
+                &path,
+                "link_subnet",
+                &[("mode", "DHCP"), ("subnet", &subnet)],
+            )
+            .await
+            .good(),
+    );
+}
+
 async fn test(mut bench: Bench) {
     let c = a_cluster().await;
     let mut ids = Vec::new();
@@ -335,6 +374,9 @@ async fn test(mut bench: Bench) {
         ids.push(id);
     }
     for step in ["commission", "deploy"] {
+        if step == "deploy" {
+            use_dhcp(&c, &ids[0]).await;
+        }
         for id in &ids {
             drop(
                 c.admin
@@ -352,6 +394,8 @@ async fn test(mut bench: Bench) {
             c.machine_with_status(id, status).await;
         }
     }
+    bench.ask(Ask::Phase(0, Phase::Running)).await;
+    bench.ask(Ask::Renewals).await;
     for (i, id) in ids.iter().enumerate() {
         bench.ask(Ask::Phase(i, Phase::Running)).await;
         let machine = c.admin.get(&format!("machines/{id}/")).await.good();

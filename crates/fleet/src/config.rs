@@ -183,6 +183,8 @@ pub struct FleetConfig {
     pub transfer: Transfer,
     /// Time between heartbeats.
     pub heartbeat: Duration,
+    /// Time between renewals of a lease; none is half of the lease, as the protocol has it.
+    pub renew_every: Option<Duration>,
 }
 
 impl FleetConfig {
@@ -206,6 +208,7 @@ impl FleetConfig {
             boot_tries: 5,
             transfer: Transfer::Full,
             heartbeat: Duration::from_secs(120),
+            renew_every: None,
         }
     }
 }

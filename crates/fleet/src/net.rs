@@ -171,9 +171,15 @@ impl Link {
         })
     }
 
-    /// Renews the lease whenever half of it is over; without a lease it just waits. Returns when the server
-    /// refuses. Cancel-safe: yes.
-    pub(crate) async fn keep(&mut self, hardware: &Hardware, hostname: &str) {
+    /// Renews the lease every so often, or whenever half of it is over; without a lease it just waits.
+    /// Returns when the server refuses. Cancel-safe: yes.
+    pub(crate) async fn keep(
+        &mut self,
+        hardware: &Hardware,
+        hostname: &str,
+        every: Option<Duration>,
+        counting: &Counting,
+    ) {
         let (Some(lease), Some(wire), Some(card)) =
             (self.lease.clone(), self.wire.clone(), self.server_card)
         else {
@@ -181,7 +187,7 @@ impl Link {
         };
         let half = Duration::from_secs(u64::from(lease.lease_seconds) / 2).max(RENEW_MIN);
         loop {
-            sleep(half).await;
+            sleep(every.unwrap_or(half)).await;
             let speaker = Speaker::System {
                 hostname: hostname.to_owned(),
             };
@@ -202,9 +208,13 @@ impl Link {
             .await
             .ok();
             let reply = answer(ear, &client, &[Kind::Ack, Kind::Nak], WAITS[0]).await;
-            if reply.is_some_and(|(r, _)| r.kind == Kind::Nak) {
-                tracing::debug!(address = %self.address, "the renewal of a lease was refused");
-                return;
+            match reply.map(|(r, _)| r.kind) {
+                Some(Kind::Ack) => count(&counting.renewals),
+                Some(Kind::Nak) => {
+                    tracing::debug!(address = %self.address, "the renewal of a lease was refused");
+                    return;
+                }
+                Some(Kind::Offer) | None => {}
             }
         }
     }

@@ -86,6 +86,8 @@ pub struct Counters {
     pub boots: u64,
     /// DHCP leases acknowledged.
     pub leases: u64,
+    /// Renewals acknowledged.
+    pub renewals: u64,
     /// Files fetched over TFTP.
     pub tftp_files: u64,
     /// Requests over HTTP, answered or not.
@@ -109,6 +111,7 @@ pub struct Counters {
 pub(crate) struct Counting {
     pub boots: AtomicU64,
     pub leases: AtomicU64,
+    pub renewals: AtomicU64,
     pub tftp_files: AtomicU64,
     pub http_requests: AtomicU64,
     pub bytes: AtomicU64,
@@ -130,6 +133,7 @@ impl Counting {
         Counters {
             boots: of(&self.boots),
             leases: of(&self.leases),
+            renewals: of(&self.renewals),
             tftp_files: of(&self.tftp_files),
             http_requests: of(&self.http_requests),
             bytes: of(&self.bytes),

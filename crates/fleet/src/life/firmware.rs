@@ -23,7 +23,7 @@ use crate::tftp;
 /// What firmware found to boot.
 pub(super) enum Found {
     /// A kernel from the network.
-    System(loader::Loaded),
+    System(Box<loader::Loaded>),
     /// The disk.
     Disk,
     /// A loader that says something and wants to start again.
@@ -219,7 +219,7 @@ async fn network(m: &Machine) -> Result<Stage<Found>, NetError> {
             }
             loader::load(ground, system, &place)
                 .await
-                .map(|loaded| Ok(Found::System(loaded)))
+                .map(|loaded| Ok(Found::System(Box::new(loaded))))
         }
         Started::Local => Ok(Ok(Found::Disk)),
         Started::Retry(words) => Ok(Ok(Found::Retry(words))),

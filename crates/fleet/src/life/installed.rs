@@ -60,7 +60,13 @@ pub(super) async fn run(m: &Machine) -> Stage<End> {
     }
     m.enter(Phase::Running, system.hostname.clone());
     loop {
-        link.keep(&m.hardware, &system.hostname).await;
+        link.keep(
+            &m.hardware,
+            &system.hostname,
+            config.renew_every,
+            &m.shared.counting,
+        )
+        .await;
         // The lease was refused: a new one.
         (link, _) = address(m, &system.hostname, None).await?;
         m.show(|s| s.address = Some(link.address));

@@ -86,7 +86,7 @@ async fn whole(m: &Machine) -> Stage<End> {
         return stuck("hangs before its first request");
     }
     match firmware::boot(m).await? {
-        firmware::Found::System(loaded) => ephemeral::run(m, loaded).await,
+        firmware::Found::System(loaded) => ephemeral::run(m, *loaded).await,
         firmware::Found::Disk => installed::run(m).await,
         firmware::Found::Retry(words) => {
             m.enter(Phase::Loader, words);

@@ -123,11 +123,12 @@ impl Wire {
         self.clients
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(mac, to);
+            .insert(mac, to.clone());
         Ear {
             wire: Arc::clone(self),
             mac,
             replies,
+            to,
         }
     }
 
@@ -189,6 +190,8 @@ pub(crate) struct Ear {
     wire: Arc<Wire>,
     mac: MacAddr,
     replies: mpsc::Receiver<(Reply, Mac)>,
+    /// The other end, to know it by.
+    to: mpsc::Sender<(Reply, Mac)>,
 }
 
 impl Ear {
@@ -200,11 +203,18 @@ impl Ear {
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        self.wire
+        let mut clients = self
+            .wire
             .clients
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.mac);
+            .unwrap_or_else(PoisonError::into_inner);
+        // A later ear of the same machine stays.
+        if clients
+            .get(&self.mac)
+            .is_some_and(|c| c.same_channel(&self.to))
+        {
+            clients.remove(&self.mac);
+        }
     }
 }
 

@@ -23,6 +23,11 @@ use crate::router::Router;
 use crate::script;
 use crate::table;
 
+/// The file with the keys of secrets, in the data directory.
+const KEY_FILE: &str = "secret.key";
+/// Name and sealing context of the secret that tells whether the key is the right one.
+const KEY_CHECK: &str = "key.check";
+
 /// How a region is to run.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -84,7 +89,7 @@ impl Region {
                 config.data_dir.display()
             ))
         })?;
-        let sealer = Sealer::open_or_create(&config.data_dir.join("secret.key"))?;
+        let sealer = Sealer::open_or_create(&config.data_dir.join(KEY_FILE))?;
         let options = store::Options::new(config.database.clone());
         let db = Db::open(&options).await?;
         let timeline = Timeline::open(&options).await?;
@@ -105,8 +110,45 @@ impl Region {
             table,
             config,
         });
+        region.check_key().await?;
         script::ensure_builtin(&region).await?;
         Ok(region)
+    }
+
+    /// Whether the key in the data directory is the one that the database's secrets are sealed with. A
+    /// second region that made a key of its own would serve and fail later, at the first secret.
+    async fn check_key(&self) -> Result<(), ApiError> {
+        let sealed = self.sealer.seal(KEY_CHECK, KEY_CHECK.as_bytes());
+        let kept = self
+            .db
+            .write(move |tx| {
+                let sealed = sealed.clone();
+                Box::pin(async move {
+                    let kept = store::opt!(
+                        tx,
+                        (Vec<u8>,),
+                        "SELECT sealed FROM secret WHERE name = $1",
+                        KEY_CHECK
+                    )?;
+                    if let Some((kept,)) = kept {
+                        return Ok(kept);
+                    }
+                    store::exec!(
+                        tx,
+                        "INSERT INTO secret (name, sealed) VALUES ($1, $2)",
+                        KEY_CHECK,
+                        &sealed
+                    )?;
+                    Ok::<_, ApiError>(sealed)
+                })
+            })
+            .await?;
+        self.sealer.unseal(KEY_CHECK, &kept).map(drop).map_err(|_| {
+            ApiError::Bug(format!(
+                "{} is not the key of this database; all regions of a database have the same secret.key: copy it from one that works",
+                self.config.data_dir.join(KEY_FILE).display()
+            ))
+        })
     }
 
     /// The operation table.

@@ -64,6 +64,23 @@ pub fn told(interfaces: &[Interface]) -> Vec<Told> {
     .collect()
 }
 
+/// Every address of this host that others can reach it by: not loopback, not link-local.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn addresses() -> std::io::Result<Vec<IpAddr>> {
+    let reachable = |a: &IpAddr| match a {
+        IpAddr::V4(a) => !a.is_loopback() && !a.is_link_local(),
+        IpAddr::V6(a) => !a.is_loopback() && !a.is_unicast_link_local(),
+    };
+    let all = raw::interfaces()?;
+    let addresses = all
+        .iter()
+        .filter(|i| !i.loopback)
+        .flat_map(|i| &i.addresses);
+    Ok(addresses.map(|n| n.addr()).filter(reachable).collect())
+}
+
 /// Lists the interfaces now and keeps the list current until told to stop. Every change is reported to the
 /// region.
 #[derive(Debug)]

@@ -54,7 +54,11 @@ pub struct ApiKeyArgs {
     delete: Option<String>,
 }
 
-async fn open(data: &DataArgs) -> anyhow::Result<Arc<Region>> {
+/// The region of a data directory, for a command.
+///
+/// # Errors
+/// When it cannot be opened.
+pub async fn open(data: &DataArgs) -> anyhow::Result<Arc<Region>> {
     let data = data.resolve()?;
     data.create()?;
     Region::open(region::Config {
@@ -72,7 +76,7 @@ fn now() -> Timestamp {
 }
 
 /// The words of an error of the region, with every field that is wrong.
-fn said(e: ApiError) -> anyhow::Error {
+pub fn said(e: ApiError) -> anyhow::Error {
     match e {
         ApiError::Fields(fields) => {
             let all: Vec<String> = fields
@@ -134,7 +138,11 @@ fn or_ask(given: Option<String>, option: &str, prompt: &str) -> anyhow::Result<S
     Ok(line.trim().to_owned())
 }
 
-fn first_line() -> anyhow::Result<String> {
+/// The first line of standard input.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn first_line() -> anyhow::Result<String> {
     let mut line = String::new();
     std::io::stdin()
         .read_line(&mut line)

@@ -8,14 +8,22 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::{admin, boots, client, log, out, status, up};
+use crate::{admin, boots, client, enrolment, log, out, status, up};
 
 /// Not understood, or refused by the API.
 pub const USAGE: u8 = 2;
 
 /// The words of administration that the name `maas` knows beside those of the client. A profile cannot
 /// have one of them as its name.
-pub const ADMIN_WORDS: [&str; 5] = ["up", "createadmin", "apikey", "status", "boots"];
+pub const ADMIN_WORDS: [&str; 7] = [
+    "up",
+    "createadmin",
+    "apikey",
+    "rack-secret",
+    "register-rack",
+    "status",
+    "boots",
+];
 
 /// Bare-metal provisioning: a region and a rack in one program.
 #[derive(Parser)]
@@ -33,6 +41,11 @@ enum Command {
     Createadmin(admin::CreateAdminArgs),
     /// Print the API key of a user
     Apikey(admin::ApiKeyArgs),
+    /// Print a one-time secret with which a rack on another host registers
+    RackSecret(enrolment::RackSecretArgs),
+    /// Register this host's rack with a region elsewhere
+    #[command(visible_alias = "register")]
+    RegisterRack(enrolment::RegisterArgs),
     /// Say whether it runs, what it serves, and what is off
     Status(status::StatusArgs),
     /// Show what was seen of a machine's boots, and what is wrong
@@ -70,6 +83,11 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         .iter()
         .find(|n| **n == name)
         .unwrap_or(&"steelyard");
+    let arguments = if *known == "maas-rack" {
+        as_rack(arguments)
+    } else {
+        arguments
+    };
     let command = Cli::command().name(*known).bin_name(*known);
     let cli = match command
         .try_get_matches_from(arguments)
@@ -91,6 +109,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
                 match other {
                     Command::Createadmin(args) => admin::create_admin(args).await,
                     Command::Apikey(args) => admin::api_key(args).await,
+                    Command::RackSecret(args) => enrolment::rack_secret(args).await,
+                    Command::RegisterRack(args) => enrolment::register(args).await,
                     Command::Status(args) => status::run(args).await,
                     Command::Boots(args) => boots::run(args).await,
                     Command::Up(_) | Command::Maas { .. } => Ok(ExitCode::SUCCESS),
@@ -99,6 +119,21 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     finish(&name, result)
+}
+
+/// Under the name `maas-rack`, to run means to run a rack; so does nothing at all.
+fn as_rack(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let word = arguments.get(1).and_then(|a| a.to_str());
+    let told = arguments
+        .iter()
+        .filter_map(|a| a.to_str())
+        .any(|a| a == "--role" || a.starts_with("--role="));
+    match word {
+        None => arguments.extend(["up", "--role", "rack"].map(OsString::from)),
+        Some("up") if !told => arguments.extend(["--role", "rack"].map(OsString::from)),
+        Some(_) => {}
+    }
+    arguments
 }
 
 /// The exit status of a result; its error goes to standard error with its causes.
@@ -119,6 +154,22 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_name_maas_rack_runs_a_rack() {
+        let of = |words: &[&str]| as_rack(words.iter().map(OsString::from).collect());
+        assert_eq!(of(&["maas-rack"]), ["maas-rack", "up", "--role", "rack"]);
+        assert_eq!(
+            of(&["maas-rack", "up", "--log-json"]),
+            ["maas-rack", "up", "--log-json", "--role", "rack"]
+        );
+        for untouched in [
+            &["maas-rack", "up", "--role=all"][..],
+            &["maas-rack", "status"],
+        ] {
+            assert_eq!(of(untouched), untouched);
+        }
     }
 
     #[test]

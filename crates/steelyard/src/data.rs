@@ -16,6 +16,8 @@ const SYSTEM: &str = "/var/lib/steelyard";
 const PERSONAL: &str = ".local/share/steelyard";
 /// The SQLite file in the data directory.
 const DATABASE: &str = "steelyard.db";
+/// The directory of the rack in the data directory.
+const RACK: &str = "rack";
 /// The file whose lock a running process holds.
 const LOCK: &str = "lock";
 
@@ -81,6 +83,12 @@ impl Data {
         }
     }
 
+    /// Where a rack keeps its files.
+    #[must_use]
+    pub fn rack(&self) -> PathBuf {
+        self.dir.join(RACK)
+    }
+
     /// Makes the directory where it is missing; then only its owner may look inside.
     ///
     /// # Errors
@@ -105,7 +113,7 @@ impl Data {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => {
                 let who = match running::read(&self.dir) {
-                    Some(r) => format!("another steelyard (process {}, {})", r.pid, r.url),
+                    Some(r) => format!("another steelyard (process {}, {})", r.pid, r.place()),
                     None => "another steelyard".to_owned(),
                 };
                 anyhow::bail!(

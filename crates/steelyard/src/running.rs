@@ -14,13 +14,13 @@ const FILE: &str = "running.json";
 pub struct Running {
     /// Process id.
     pub pid: u32,
-    /// The API, `http://HOST:PORT/MAAS/`.
+    /// The API, `http://HOST:PORT/MAAS/`; empty for a rack without a region.
     pub url: String,
     /// Version of the program.
     pub version: String,
     /// Schema of the database.
     pub schema: i64,
-    /// `SQLite` or `PostgreSQL`.
+    /// `SQLite` or `PostgreSQL`; empty without a region.
     pub database: String,
     /// The region's name.
     pub region: String,
@@ -30,6 +30,24 @@ pub struct Running {
     pub services: BTreeMap<String, State>,
     /// Racks that are connected to it, by system id.
     pub racks: Vec<String>,
+    /// Where racks on other hosts connect.
+    #[serde(default)]
+    pub link: Option<String>,
+    /// The regions of a rack without one of its own, `HOST:PORT`.
+    #[serde(default)]
+    pub regions: Vec<String>,
+}
+
+impl Running {
+    /// Where it is found, or whose rack it is.
+    #[must_use]
+    pub fn place(&self) -> String {
+        if self.url.is_empty() {
+            format!("a rack of {}", self.regions.join(", "))
+        } else {
+            self.url.clone()
+        }
+    }
 }
 
 /// The state of one service.

@@ -60,7 +60,17 @@ async fn local(args: &DataArgs) -> anyhow::Result<ExitCode> {
         "Steelyard {} is running (process {}{since}).",
         r.version, r.pid
     ))?;
+    if r.url.is_empty() {
+        out::line(&format!("  rack of      {}", r.regions.join(", ")))?;
+        for (name, s) in &r.services {
+            service(name, &s.status, &s.info)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     out::line(&format!("  API          {}", r.url))?;
+    if let Some(link) = &r.link {
+        out::line(&format!("  link         {link}"))?;
+    }
     out::line(&format!(
         "  region       {}, {}, schema {}",
         r.region, r.database, r.schema

@@ -1,31 +1,34 @@
-//! `steelyard up`: the region, and the rack beside it, in one process until it is told to stop.
+//! `steelyard up`: the region, and the rack beside it, in one process until it is told to stop. A rack
+//! without a region is in [`crate::rack_role`].
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use link::port::Region as Port;
 use metal::Timestamp;
 use rack::Rack;
 use region::Region;
-use region::rack_link::RegionPort;
+use region::rack_link::{RegionPort, enrol};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::data::{Data, DataArgs};
 use crate::running::{self, Running, State};
-use crate::{agents, demo, local, log, out};
+use crate::{agents, demo, local, log, out, rack_role};
 
 /// How long to wait at the start until every service of the rack has said whether it runs.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How often other commands are told of services that changed.
-const TELL: Duration = Duration::from_secs(2);
+pub const TELL: Duration = Duration::from_secs(2);
 /// How long open requests may take to finish after the signal to stop.
 const GRACE: Duration = Duration::from_secs(10);
 /// Exit status after a second signal, which does not wait.
-const INTERRUPTED: i32 = 130;
+pub const INTERRUPTED: i32 = 130;
 /// Capability numbers of linux/capability.h.
 const CAP_NET_RAW: u32 = 13;
 
@@ -33,11 +36,14 @@ const CAP_NET_RAW: u32 = 13;
 #[derive(clap::Args)]
 pub struct UpArgs {
     #[command(flatten)]
-    data: DataArgs,
+    pub data: DataArgs,
     /// Where the API listens
     #[arg(long, value_name = "ADDR:PORT", default_value_t = region::region::default_listen())]
     listen: SocketAddr,
-    /// Name of this region, and of its rack [default: the host name]
+    /// Where racks on other hosts connect [default: 0.0.0.0:5250 with --role region, else nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    link_listen: Option<SocketAddr>,
+    /// Name of this region, or of the rack [default: the host name]
     #[arg(long)]
     name: Option<String>,
     /// What to run in this process
@@ -67,6 +73,8 @@ enum Role {
     All,
     /// The region only
     Region,
+    /// A rack that was registered with a region elsewhere
+    Rack,
 }
 
 /// A service of the rack.
@@ -86,14 +94,17 @@ enum Service {
 struct Plan {
     data: Data,
     listen: SocketAddr,
+    /// Where racks on other hosts connect.
+    link: Option<SocketAddr>,
     name: String,
     default_images: bool,
     demo: Option<u16>,
     rack: Option<RackPlan>,
 }
 
-struct RackPlan {
-    config: rack::Config,
+pub struct RackPlan {
+    /// How the rack runs.
+    pub config: rack::Config,
     /// Services that cannot run here, and why.
     off: Vec<(&'static str, String)>,
 }
@@ -118,7 +129,10 @@ pub fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("the runtime")?;
-    runtime.block_on(serve(args))
+    match args.role {
+        Role::Rack => runtime.block_on(rack_role::serve(args)),
+        Role::All | Role::Region => runtime.block_on(serve(args)),
+    }
 }
 
 async fn serve(args: UpArgs) -> anyhow::Result<ExitCode> {
@@ -130,6 +144,14 @@ async fn serve(args: UpArgs) -> anyhow::Result<ExitCode> {
         .await
         .with_context(|| format!("the API cannot listen on {}", plan.listen))?;
     let address = listener.local_addr().context("the address of the API")?;
+    let link = match plan.link {
+        Some(to) => Some(
+            TcpListener::bind(to)
+                .await
+                .with_context(|| format!("the link for racks cannot listen on {to}"))?,
+        ),
+        None => None,
+    };
 
     let agents = agents::find()?;
     let region = Region::open(region::Config {
@@ -148,18 +170,24 @@ async fn serve(args: UpArgs) -> anyhow::Result<ExitCode> {
     region::worker::start(&region);
     region::image::start(&region);
     let mut api = tokio::spawn(region::http::serve(Arc::clone(&region), listener));
-
-    let rack = match plan.rack {
-        Some(rack) => match start_rack(rack, &region).await {
-            Ok(rack) => Some(rack),
-            Err(e) => {
-                region.stop().await;
-                return Err(e);
-            }
-        },
+    let link_address = match link {
+        Some(listener) => Some(serve_link(&region, listener)?),
         None => None,
     };
-    let mut told = describe(&region, rack.as_ref(), address, &plan.data);
+
+    let rack = match plan.rack {
+        Some(rack) => {
+            match start_rack(rack, Arc::new(RegionPort::local(Arc::clone(&region)))).await {
+                Ok(rack) => Some(rack),
+                Err(e) => {
+                    region.stop().await;
+                    return Err(e);
+                }
+            }
+        }
+        None => None,
+    };
+    let mut told = describe(&region, rack.as_ref(), (address, link_address), &plan.data);
     running::write(&plan.data.dir, &told)?;
     announce(&region, &told, &plan.data).await?;
     if let (Some(machines), Some(rack)) = (plan.demo, rack.as_ref()) {
@@ -176,7 +204,7 @@ async fn serve(args: UpArgs) -> anyhow::Result<ExitCode> {
                 Err(e) => Err(anyhow::Error::new(e).context("the API ended")),
             },
             _ = tick.tick() => {
-                let now = describe(&region, rack.as_ref(), address, &plan.data);
+                let now = describe(&region, rack.as_ref(), (address, link_address), &plan.data);
                 let now = Running { started: told.started, ..now };
                 if now != told {
                     if let Err(e) = running::write(&plan.data.dir, &now) {
@@ -205,7 +233,26 @@ async fn serve(args: UpArgs) -> anyhow::Result<ExitCode> {
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-/// Looks at the machine: names, privileges, ports.
+/// Lets racks on other hosts connect, until the region stops.
+fn serve_link(region: &Arc<Region>, listener: TcpListener) -> anyhow::Result<SocketAddr> {
+    let address = listener.local_addr().context("the address of the link")?;
+    let own: Vec<IpAddr> = if address.ip().is_unspecified() {
+        rack::interfaces::addresses().context("the addresses of this host")?
+    } else {
+        vec![address.ip()]
+    };
+    let serving = Arc::clone(region);
+    region.tasks.spawn(async move {
+        if let Err(e) = enrol::serve(serving, listener, &own).await {
+            tracing::error!(
+                error = format!("{:#}", anyhow::Error::new(e)),
+                "racks on other hosts cannot connect"
+            );
+        }
+    });
+    Ok(address)
+}
+
 /// Simulated machines beside the product, and what a newcomer does next.
 async fn start_demo(
     region: &Arc<Region>,
@@ -240,19 +287,23 @@ async fn start_demo(
     Ok(())
 }
 
+/// Looks at the machine: names, privileges, ports.
 fn plan(args: UpArgs) -> anyhow::Result<Plan> {
     let data = args.data.resolve()?;
-    let name = match &args.name {
-        Some(n) => n.clone(),
-        None => host_name(),
-    };
+    let name = args.name();
     let rack = match args.role {
         Role::Region => None,
-        Role::All => Some(plan_rack(&args, &data, &name)),
+        Role::All | Role::Rack => Some(plan_rack(&args, &data)),
+    };
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, link::tls::PORT));
+    let link = match args.role {
+        Role::Region => Some(args.link_listen.unwrap_or(everywhere)),
+        Role::All | Role::Rack => args.link_listen,
     };
     Ok(Plan {
         data,
         listen: args.listen,
+        link,
         name,
         default_images: !args.no_default_images && args.demo.is_none(),
         demo: args.demo,
@@ -260,10 +311,20 @@ fn plan(args: UpArgs) -> anyhow::Result<Plan> {
     })
 }
 
-fn plan_rack(args: &UpArgs, data: &Data, name: &str) -> RackPlan {
-    let mut config = rack::Config::new(data.dir.join("rack"));
+impl UpArgs {
+    /// The name of this region or rack.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(host_name)
+    }
+}
+
+/// How a rack runs on this machine.
+#[must_use]
+pub fn plan_rack(args: &UpArgs, data: &Data) -> RackPlan {
+    let mut config = rack::Config::new(data.rack());
     let mut off = Vec::new();
-    config.hostname = name.to_owned();
+    config.hostname = args.name();
     let wanted = |s| !args.without.contains(&s);
     config.enable.dhcp = wanted(Service::Dhcp);
     config.enable.ra = wanted(Service::Dhcp);
@@ -308,9 +369,12 @@ fn http_addresses(port: u16) -> Result<Vec<SocketAddr>, String> {
     Ok(if both { vec![v4, v6] } else { vec![v4] })
 }
 
-async fn start_rack(plan: RackPlan, region: &Arc<Region>) -> anyhow::Result<Rack> {
-    let port = Arc::new(RegionPort::local(Arc::clone(region)));
-    let rack = Rack::start(plan.config, port, CancellationToken::new())
+/// Starts a rack, and waits a moment for its services to say whether they run.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn start_rack(plan: RackPlan, region: Arc<dyn Port>) -> anyhow::Result<Rack> {
+    let rack = Rack::start(plan.config, region, CancellationToken::new())
         .await
         .context("the rack cannot be started")?;
     for (service, why) in plan.off {
@@ -336,8 +400,23 @@ async fn start_rack(plan: RackPlan, region: &Arc<Region>) -> anyhow::Result<Rack
     Ok(rack)
 }
 
-fn describe(region: &Region, rack: Option<&Rack>, address: SocketAddr, data: &Data) -> Running {
-    let services = rack.map(|r| r.shared().services()).unwrap_or_default();
+/// The services of a rack, as other commands are told.
+#[must_use]
+pub fn services(rack: &Rack) -> BTreeMap<String, State> {
+    let state = |s: link::message::Service| State {
+        status: s.status,
+        info: s.info,
+    };
+    let all = rack.shared().services().into_iter();
+    all.map(|(name, s)| (name, state(s))).collect()
+}
+
+fn describe(
+    region: &Region,
+    rack: Option<&Rack>,
+    (address, link): (SocketAddr, Option<SocketAddr>),
+    data: &Data,
+) -> Running {
     Running {
         pid: std::process::id(),
         url: format!("http://{}/MAAS/", reachable(address)),
@@ -346,18 +425,9 @@ fn describe(region: &Region, rack: Option<&Rack>, address: SocketAddr, data: &Da
         database: data.engine().to_owned(),
         region: region.config.name.clone(),
         started: Timestamp::from_system(std::time::SystemTime::now()).seconds(),
-        services: services
-            .into_iter()
-            .map(|(n, s)| {
-                (
-                    n,
-                    State {
-                        status: s.status,
-                        info: s.info,
-                    },
-                )
-            })
-            .collect(),
+        services: rack.map(services).unwrap_or_default(),
+        link: link.map(|l| reachable(l).to_string()),
+        regions: Vec::new(),
         racks: region
             .hub
             .connected()
@@ -394,6 +464,12 @@ async fn announce(region: &Arc<Region>, running: &Running, data: &Data) -> anyho
         data.dir.display(),
         running.database
     ))?;
+    if let Some(link) = &running.link {
+        out::line(&format!(
+            "  link     {link} (for racks on other hosts; {} makes a secret)",
+            option("rack-secret")
+        ))?;
+    }
     let admins = local::administrators(region).await?;
     if admins.is_empty() {
         out::line(&format!(
@@ -409,14 +485,7 @@ async fn announce(region: &Arc<Region>, running: &Running, data: &Data) -> anyho
         );
         out::line(&format!("  log in   as {}: {login}", admins.join(", ")))?;
     }
-    for (name, state) in &running.services {
-        let info = if state.info.is_empty() {
-            String::new()
-        } else {
-            format!(": {}", state.info)
-        };
-        out::line(&format!("  {name:<12} {}{info}", state.status))?;
-    }
+    print_services(running)?;
     if running.services.is_empty() {
         out::line("  rack     none in this process")?;
     }
@@ -426,6 +495,22 @@ async fn announce(region: &Arc<Region>, running: &Running, data: &Data) -> anyho
                 "  no agent for {architecture}: such machines cannot be commissioned; scripts/agent builds it"
             ))?;
         }
+    }
+    Ok(())
+}
+
+/// Says which services run, and which do not and why.
+///
+/// # Errors
+/// When standard output fails.
+pub fn print_services(running: &Running) -> anyhow::Result<()> {
+    for (name, state) in &running.services {
+        let info = if state.info.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", state.info)
+        };
+        out::line(&format!("  {name:<12} {}{info}", state.status))?;
     }
     Ok(())
 }
@@ -449,7 +534,9 @@ fn own_address() -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-fn host_name() -> String {
+/// The short name of this host.
+#[must_use]
+pub fn host_name() -> String {
     let name = rustix::system::uname()
         .nodename()
         .to_string_lossy()
@@ -472,13 +559,17 @@ fn has_capability(number: u32) -> bool {
 }
 
 /// The signals that stop the program.
-struct Signals {
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
+    /// Takes the signals.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn new() -> anyhow::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("SIGTERM")?,
@@ -486,7 +577,7 @@ impl Signals {
     }
 
     /// Returns when one of them has come. Cancel-safe: yes.
-    async fn next(&mut self) {
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}

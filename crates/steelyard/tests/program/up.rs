@@ -83,6 +83,8 @@ fn a_region_without_a_rack_runs_none() {
         "127.0.0.1:0",
         "--role",
         "region",
+        "--link-listen",
+        "127.0.0.1:0",
         "--no-default-images",
     ];
     let (code, said) = Up::start_with(&place, &arguments, &[]).stop(Signal::TERM);

@@ -91,7 +91,10 @@ impl Power {
                 message: format!("this rack has no power driver called {other}"),
             }),
         };
-        self.record(order, result.as_ref().err());
+        // What a BMC took is noted when it took it: the machine may speak before it is seen to have obeyed.
+        if order.driver != "ipmi" || result.is_err() {
+            self.record(order, result.as_ref().err());
+        }
         match result {
             Ok(state) => Outcome::Power { state },
             Err(fault) => Outcome::PowerFault(fault),
@@ -166,6 +169,7 @@ impl Power {
             first = bmc.reach(address, goal).await;
         }
         let outcome = first?;
+        self.record(order, None);
         self.note_warnings(order, &outcome);
         let before = outcome.status.map(|s| state_of(s.power));
         let Some(wanted) = wanted else {

@@ -243,8 +243,8 @@ async fn settle(
                 tx.hold_job(fence).await?;
                 if let Some(mut node) = row::find(tx, &system_id).await? {
                     match (&outcome, failed) {
-                        (_, Some((_, message))) => {
-                            power_failed(tx, &mut node, action, &message, at).await?
+                        (_, Some((class, message))) => {
+                            power_failed(tx, &mut node, action, class, &message, at).await?
                         }
                         (Outcome::Power { state }, None) => {
                             power_seen(tx, &mut node, *state, at).await?
@@ -317,6 +317,7 @@ async fn power_failed(
     tx: &mut Tx,
     node: &mut NodeRow,
     action: PowerAction,
+    class: PowerFaultClass,
     message: &str,
     at: Timestamp,
 ) -> Result<(), ApiError> {
@@ -336,8 +337,20 @@ async fn power_failed(
     event::add(tx, kind, Some(node.about()), "", message, at).await?;
     node.touch(tx, at).await?;
     if action != PowerAction::Query {
-        // What was to come after the power cannot come.
-        let why = format!("Power {}: {message}", word(action));
+        // What was to come after the power cannot come. It fails with the verdict on a boot of which only this is known.
+        let fault = metal::timeline::PowerFault {
+            class,
+            message: message.to_owned(),
+        };
+        let entry = Entry::new(
+            at,
+            What::Power {
+                command: word(action).to_owned(),
+                driver: node.power_type.clone(),
+                error: Some(fault),
+            },
+        );
+        let why = metal::verdict::judge(&[entry], None).to_string();
         lifecycle::fail(
             tx,
             node,
@@ -394,7 +407,8 @@ pub async fn query_power(region: &Arc<Region>, node: &NodeRow) -> Result<Outcome
                 match outcome {
                     Outcome::Power { state } => power_seen(tx, &mut node, state, at).await,
                     Outcome::PowerFault(f) => {
-                        power_failed(tx, &mut node, PowerAction::Query, &f.message, at).await
+                        power_failed(tx, &mut node, PowerAction::Query, f.class, &f.message, at)
+                            .await
                     }
                     Outcome::Dhcp { .. } | Outcome::Refused { .. } => Ok::<(), ApiError>(()),
                 }

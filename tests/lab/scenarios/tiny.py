@@ -27,16 +27,25 @@ def scenario(lab, args):
     machines = [lab.machine(f"m{n}", firmware=args.fw, http_boot=args.http_boot, memory_mb=memory) for n in range(1, args.machines + 1)]
     for machine in machines:
         machine.bmc.ipmitool("chassis", "power", "on")
+    addresses = {}
     for machine in machines:
         lab.suspect = machine
         for what, pattern, limit in (
             ("kernel", r"LAB tiny: userland", 180),
-            ("lease", r"LAB tiny: leased 10\.77\.0\.\d+", 60),
+            ("lease", r"LAB tiny: leased (10\.77\.0\.\d+)", 60),
             ("root image", r"LAB tiny: root ok", 60),
             ("preseed", r"LAB tiny: cloud-config ok", 60),
         ):
             with lab.steps.step(f"{machine.name} reached its {what}"):
-                machine.wait_console(pattern, limit)
+                found = machine.wait_console(pattern, limit)
+                if what == "lease":
+                    addresses[machine.name] = found[1]
         machine.wait_console(r"LAB tiny: done", 30)
+    # All were on until now: two with one address would have been caught.
+    if len(set(addresses.values())) != len(machines):
+        raise RuntimeError(f"machines that booted together share an address: {addresses}")
+    if len(machines) > 1:
+        lab.steps.note(f"addresses: {', '.join(sorted(addresses.values()))}")
+    for machine in machines:
         machine.bmc.ipmitool("chassis", "power", "off")
     lab.suspect = None

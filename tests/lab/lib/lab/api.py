@@ -72,18 +72,17 @@ class Api:
             target += "?" + urllib.parse.urlencode(query)
         if self.key:
             headers["Authorization"] = self._authorization()
-        connection = _Connection(self.namespace, self.host, self.port, self.timeout)
-        try:
-            connection.request(method, target, body, headers)
-            answer = connection.getresponse()
-            text = answer.read().decode("utf-8", "replace")
-        finally:
-            connection.close()
+        answer, text = self._exchange(method, target, body, headers)
         if not 200 <= answer.status < 300:
             raise ApiError(method, target, answer.status, text)
         if "json" in answer.headers.get("Content-Type", ""):
             return json.loads(text)
         return text
+
+    def raw(self, method, target, headers):
+        """One request as it is, without credentials; returns status and text."""
+        answer, text = self._exchange(method, target, None, headers)
+        return answer.status, text
 
     def machine(self, system_id):
         """One machine."""
@@ -96,6 +95,15 @@ class Api:
     def boots(self, system_id):
         """The boot timeline of a machine."""
         return self.get(f"/api/v1/machines/{system_id}/boots")
+
+    def _exchange(self, method, target, body, headers):
+        connection = _Connection(self.namespace, self.host, self.port, self.timeout)
+        try:
+            connection.request(method, target, body, headers)
+            answer = connection.getresponse()
+            return answer, answer.read().decode("utf-8", "replace")
+        finally:
+            connection.close()
 
     def _authorization(self):
         consumer, token, secret = self.key.strip().split(":")

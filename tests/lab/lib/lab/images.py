@@ -6,6 +6,7 @@ import os
 import pathlib
 import socket
 import subprocess
+import sys
 import threading
 
 from .netns import socket_in
@@ -29,17 +30,25 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def handle_error(self, request, client_address):
+        # A client that goes away in the middle is its own affair.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Mirror:
     """An HTTP server of one directory inside a namespace, at its `address`."""
 
     def __init__(self, namespace, address, directory, port=MIRROR_PORT):
         self.url = f"http://{address}:{port}"
-        server = http.server.ThreadingHTTPServer(
+        server = _Server(
             (address, port), functools.partial(_Handler, directory=os.fspath(directory)), bind_and_activate=False)
         server.socket.close()
         server.socket = socket_in(namespace, socket.AF_INET, socket.SOCK_STREAM)
-        server.daemon_threads = True
-        server.allow_reuse_address = True
         server.server_bind()
         server.server_activate()
         self._server = server

@@ -43,6 +43,7 @@ class Machine:
         self.console_path = self.directory / "console.log"
         self.console_path.touch()
         self._child = None
+        self._dead = False  # see die()
         self._lock = threading.RLock()  # the power button is pressed by BMC threads and by the scenario
         for number in range(1, disks + 1):
             with open(self._disk(number), "wb") as f:
@@ -56,9 +57,9 @@ class Machine:
 
     @property
     def is_on(self):
-        """Whether the machine is powered: its process runs."""
+        """Whether the machine is powered, as its BMC sees it."""
         with self._lock:
-            return self._child is not None and self._child.poll() is None
+            return self._dead or (self._child is not None and self._child.poll() is None)
 
     def power_on(self):
         """Press the button of a machine that is off; nothing happens if it is on."""
@@ -77,8 +78,9 @@ class Machine:
             self._qmp("cont")
 
     def power_off(self):
-        """Pull the plug."""
+        """Pull the plug. A machine that died can be switched on again afterwards."""
         with self._lock:
+            self._dead = False
             if self._child is not None:
                 stop(self._child)
                 self._child = None
@@ -93,7 +95,7 @@ class Machine:
     def reset(self):
         """The reset button; a machine that is off stays off."""
         with self._lock:
-            if not self.is_on:
+            if not self.is_on or self._dead:
                 return
             self._set_boot_order(self.boot_once)
             self._console_line("reset")
@@ -105,16 +107,18 @@ class Machine:
     def soft_off(self):
         """The ACPI power button: the operating system may do as it likes."""
         with self._lock:
-            if self.is_on:
+            if self.is_on and not self._dead:
                 self._qmp("system_powerdown")
 
-    def kill(self):
-        """The emulator dies: what a machine that falls off the rack looks like."""
+    def die(self):
+        """The machine dies where it is: its emulator is killed, and its BMC goes on saying that it has power."""
         with self._lock:
             if self._child is not None:
                 self._child.kill()
                 self._child.wait()
                 self._child = None
+                self._dead = True
+                self._console_line("died")
 
     # console
 

@@ -87,6 +87,10 @@ class Steelyard:
         """Run the product under the name `maas`; returns its standard output."""
         return self._run([self.bin / "maas", *arguments])
 
+    def command(self, name, *arguments):
+        """Run the product under one of its names; returns its standard output."""
+        return self._run([self.bin / name, *arguments])
+
     def log_tail(self, lines=30):
         """The end of the process's log."""
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])

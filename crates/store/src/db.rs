@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -65,6 +66,7 @@ pub struct Db {
 pub(crate) struct Inner {
     pub(crate) engine: EngineOf,
     wakes: Arc<Wakes>,
+    read: Arc<AtomicU64>,
 }
 
 /// Who sleeps until something is committed.
@@ -127,7 +129,11 @@ impl Db {
             }
         };
         let db = Self {
-            inner: Arc::new(Inner { engine, wakes }),
+            inner: Arc::new(Inner {
+                engine,
+                wakes,
+                read: Arc::default(),
+            }),
         };
         if let Err(e) = migrate::run(&db, schema).await {
             db.close().await;
@@ -150,10 +156,19 @@ impl Db {
     /// # Errors
     /// When no connection can be had.
     pub async fn read(&self) -> Result<Tx, StoreError> {
-        match &self.inner.engine {
+        let mut tx = match &self.inner.engine {
             EngineOf::Lite(l) => l.read().await,
             EngineOf::Pg(p) => p.read().await,
-        }
+        }?;
+        tx.counted = Some(Arc::clone(&self.inner.read));
+        Ok(tx)
+    }
+
+    /// Statements that were run on snapshots of [`Db::read`] since the database was opened. Tests take the
+    /// difference to see that a list costs a constant number, whatever its length.
+    #[must_use]
+    pub fn statements_read(&self) -> u64 {
+        self.inner.read.load(Ordering::Relaxed)
     }
 
     /// Runs a change as one transaction and returns when it is durable. The closure may run more than

@@ -16,6 +16,8 @@ pub struct Tx {
     pub(crate) trouble: Option<Trouble>,
     /// Statements run so far; tests assert that lists cost a constant number.
     pub statements: u64,
+    /// Where the database counts what is read; see [`crate::Db::statements_read`].
+    pub(crate) counted: Option<std::sync::Arc<std::sync::atomic::AtomicU64>>,
 }
 
 /// What a statement ran into.
@@ -70,6 +72,7 @@ impl Tx {
             woke_jobs: false,
             trouble: None,
             statements: 0,
+            counted: None,
         }
     }
 
@@ -93,6 +96,9 @@ impl Tx {
     #[doc(hidden)]
     pub fn prepare(&mut self, sql: &'static str) -> &'static str {
         self.statements += 1;
+        if let Some(all) = &self.counted {
+            all.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
         dialect::statement(self.engine(), sql)
     }
 

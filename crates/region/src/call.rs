@@ -33,6 +33,13 @@ pub struct Origin {
     pub range: Option<String>,
 }
 
+/// Parameters that name what a call is about, for its audit event. None of them is ever a secret.
+const NAMING: [&str; 10] = [
+    "name", "username", "hostname", "machines", "cidr", "vid", "start_ip", "os", "release", "tag",
+];
+/// Longest such name in an audit event, in characters.
+const MAX_NAME: usize = 200;
+
 /// A call. Cheap to clone: everything is behind one pointer.
 #[derive(Clone)]
 pub struct Call {
@@ -201,12 +208,19 @@ impl Call {
         self.inner.audited.load(Ordering::Acquire)
     }
 
-    /// What the audit event calls the object: the varying parts of the path.
+    /// What the audit event calls the object: the varying parts of the path, and the parameters that name
+    /// something.
     pub(crate) fn object(&self) -> String {
+        let given = self.inner.operation.params.iter().filter_map(|p| {
+            let value = self.inner.args.filled(p.name)?;
+            NAMING.contains(&p.name).then_some((p.name, value))
+        });
         self.inner
             .path
             .iter()
-            .map(|(n, v)| format!("{n}={v}"))
+            .map(|(n, v)| (*n, v.as_str()))
+            .chain(given)
+            .map(|(n, v)| format!("{n}={}", v.chars().take(MAX_NAME).collect::<String>()))
             .collect::<Vec<_>>()
             .join(" ")
     }

@@ -3,6 +3,7 @@
 use metal::Timestamp;
 use store::Tx;
 
+use crate::auth::Actor;
 use crate::call::Call;
 use crate::error::ApiError;
 
@@ -222,13 +223,18 @@ pub(crate) async fn audit(tx: &mut Tx, call: &Call) -> Result<(), ApiError> {
     };
     let op = call.operation();
     let description = format!("{} {} {}", op.action(), op.uri, call.object());
+    // Who logs in with a password is nobody until then; the password was right, or this is not reached.
+    let username = match call.actor() {
+        Actor::Anonymous => call.args().filled("username").unwrap_or(""),
+        actor => actor.name(),
+    };
     store::exec!(
         tx,
         "INSERT INTO event (type, level, type_description, node_system_id, username, ip_address, endpoint, user_agent, description, created) \
          VALUES ($1, 0, $1, $2, $3, $4, $5, $6, $7, $8)",
         kind,
         Some(call.path("system_id")).filter(|s| !s.is_empty()),
-        call.actor().name(),
+        username,
         call.origin().ip.to_string(),
         endpoint(&call.origin().user_agent),
         cut(&call.origin().user_agent),

@@ -105,6 +105,11 @@ pub(super) async fn report(call: Call) -> Result<Answer, ApiError> {
     let report = Arc::new(report);
     let mut tx = call.read().await?;
     let node = caller(&mut tx, &call).await?;
+    if call.path("system_id") != node.system_id {
+        return Err(ApiError::Forbidden(
+            "These are the credentials of another machine.".to_owned(),
+        ));
+    }
     signal::check_attempt(&node, report.attempt)?;
     let wanted = writes(&mut tx, &call, &node, &report).await?;
     drop(tx);

@@ -2,12 +2,15 @@
 //!
 //! [`TestCluster`] is a region and a rack in this process, with a database and ports of their own;
 //! [`Client`] calls its API as users do. [`cluster_test!`] makes a test for each database engine.
+//! [`Front`] is a region alone, without workers and rack; [`front_test!`] makes tests with it.
 
 mod client;
 mod cluster;
+pub mod front;
 
-pub use client::{Client, Reply};
+pub use client::{Client, Fields, Reply};
 pub use cluster::{Engine, Options, TestCluster, until};
+pub use front::Front;
 
 /// Makes a test that runs on SQLite, and with the feature `peers` on a real PostgreSQL too:
 ///

@@ -1,0 +1,541 @@
+//! Every operation of the table is called by nobody, by a user, by the owner, by an administrator, by the
+//! machine itself and by another machine. What they are answered is in `golden/permissions.txt`; that
+//! nothing is left behind by who is refused, and exactly one audit event by who is not, is checked on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use metal::status::Status;
+use metal::timeline::{Entry, What};
+use metal::{SystemId, Timestamp};
+use region::operation::{Body, Face, Need, Operation, Who};
+use reqwest::Method;
+use steelyard_tests::front::{difference, golden, mac, ssh_key, unique};
+use steelyard_tests::{Client, Front};
+
+/// The callers, in the order of the columns.
+const CALLERS: [&str; 6] = ["nobody", "user", "owner", "admin", "node", "stranger"];
+const NOBODY: usize = 0;
+const USER: usize = 1;
+const OWNER: usize = 2;
+const ADMIN: usize = 3;
+const NODE: usize = 4;
+const STRANGER: usize = 5;
+
+/// One object of each kind. The machine is allocated to the owner.
+struct Ground {
+    system_id: String,
+    mac: String,
+    interface: String,
+    link: String,
+    disk: String,
+    partition: String,
+    results: String,
+    boot: String,
+    net: u32,
+    subnet: String,
+    fabric: String,
+    range: String,
+    tag: String,
+    zone: String,
+    pool: String,
+    victim: String,
+    key: String,
+    source: String,
+    selection: String,
+    resource: String,
+    rack: String,
+    clients: Vec<Client>,
+}
+
+fn id(v: &serde_json::Value) -> String {
+    v["id"].to_string()
+}
+
+impl Ground {
+    async fn new(f: &Front, user: &Client, owner: &Client) -> Self {
+        let n = unique();
+        let net = n % 60_000;
+        let cidr = format!("10.{}.{}.0/24", net / 256, net % 256);
+        let subnet = f.admin.create("subnets/", &[("cidr", &cidr)]).await.good();
+        let subnet = id(&subnet);
+        let machine = f.machine(&[]).await;
+        let system_id = machine["system_id"].as_str().expect("an id").to_owned();
+        let interface = id(&machine["interface_set"][0]);
+        let path = format!("nodes/{system_id}/interfaces/{interface}/");
+        let fields = [
+            ("mode", "auto"),
+            ("subnet", subnet.as_str()),
+            ("force", "1"),
+        ];
+        let linked = f.admin.op(&path, "link_subnet", &fields).await.good();
+        let (disk, partition, results) = f.equip(&system_id).await;
+        f.put_into(&system_id, Status::Allocated, Some("owner"))
+            .await;
+        let other = f.machine(&[]).await["system_id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
+        let what = What::Metadata {
+            method: "GET".into(),
+            path: "latest/".into(),
+            status: 200,
+        };
+        let who = SystemId(system_id.clone());
+        f.region
+            .timeline
+            .append((&who).into(), vec![Entry::new(Timestamp(1), what)])
+            .await
+            .expect("a boot");
+        let boots = f.region.timeline.boots(&who).await.expect("boots");
+        let fabric = id(&f.admin.create("fabrics/", &[]).await.good());
+        let (start, end) = (
+            format!("10.{}.{}.10", net / 256, net % 256),
+            format!("10.{}.{}.20", net / 256, net % 256),
+        );
+        let fields = [
+            ("type", "reserved"),
+            ("start_ip", start.as_str()),
+            ("end_ip", end.as_str()),
+        ];
+        let range = id(&owner.create("ipranges/", &fields).await.good());
+        let (tag, zone, pool) = (format!("tag-{n}"), format!("zone-{n}"), format!("pool-{n}"));
+        drop(f.admin.create("tags/", &[("name", &tag)]).await.good());
+        drop(f.admin.create("zones/", &[("name", &zone)]).await.good());
+        let pool = id(&f
+            .admin
+            .create("resourcepools/", &[("name", &pool)])
+            .await
+            .good());
+        // Made when it is needed: to hash a password takes its time.
+        let victim = format!("victim-{n}");
+        let key = owner
+            .create("account/prefs/sshkeys/", &[("key", &ssh_key())])
+            .await
+            .good();
+        let (source, selection) = f.source().await;
+        let resource = f.image(&format!("ubuntu/{n}")).await;
+        Self {
+            mac: machine["interface_set"][0]["mac_address"]
+                .as_str()
+                .expect("an address")
+                .to_owned(),
+            interface,
+            link: id(&linked["links"][0]),
+            disk: disk.to_string(),
+            partition: partition.to_string(),
+            results: results.to_string(),
+            boot: boots[0].id.to_string(),
+            net,
+            subnet,
+            fabric,
+            range,
+            tag,
+            zone,
+            pool,
+            victim,
+            key: id(&key),
+            source: source.to_string(),
+            selection: selection.to_string(),
+            resource: resource.to_string(),
+            rack: f.rack().await.rack.0,
+            clients: vec![
+                f.nobody(),
+                user.clone(),
+                owner.clone(),
+                f.admin.clone(),
+                f.node(&system_id, "ephemeral").await,
+                f.node(&other, "ephemeral").await,
+            ],
+            system_id,
+        }
+    }
+
+    /// The path of an operation with this ground's objects in it.
+    fn path(&self, o: &Operation) -> String {
+        let mut path = o.uri.to_owned();
+        let ids = [
+            ("account/prefs/sshkeys/", &self.key),
+            ("boot-resources/", &self.resource),
+            ("boot-sources/{boot_source_id}/", &self.selection),
+            ("boot-sources/", &self.source),
+            ("fabrics/", &self.fabric),
+            ("ipranges/", &self.range),
+            ("machines/{system_id}/boots/", &self.boot),
+            (
+                "nodes/{system_id}/blockdevices/{device_id}/",
+                &self.partition,
+            ),
+            ("nodes/{system_id}/blockdevices/", &self.disk),
+            ("nodes/{system_id}/interfaces/", &self.interface),
+            ("nodes/{system_id}/results/", &self.results),
+            ("resourcepool/", &self.pool),
+            ("subnets/", &self.subnet),
+        ];
+        if path.contains("{id}") {
+            let (_, id) = ids
+                .iter()
+                .find(|(prefix, _)| o.uri.starts_with(prefix))
+                .unwrap_or_else(|| panic!("what is {{id}} of {o:?}?"));
+            path = path.replace("{id}", id);
+        }
+        let name = if o.uri.starts_with("tags/") {
+            &self.tag
+        } else {
+            &self.zone
+        };
+        let system_id = if o.uri.starts_with("rackcontrollers/") {
+            &self.rack
+        } else {
+            &self.system_id
+        };
+        for (part, value) in [
+            ("{system_id}", system_id.as_str()),
+            ("{name}", name),
+            ("{username}", &self.victim),
+            ("{version}", "2012-03-01"),
+            ("{item}", "instance-id"),
+            ("{sha256}", &"0".repeat(64)),
+            ("{fabric_id}", &self.fabric),
+            ("{vid}", "0"),
+            ("{device_id}", &self.disk),
+            ("{boot_source_id}", &self.source),
+        ] {
+            path = path.replace(part, value);
+        }
+        assert!(
+            !path.contains('{'),
+            "{path}: a part of the path that this test does not know"
+        );
+        format!("{}{path}", o.face.prefix().trim_start_matches("/MAAS"))
+    }
+
+    /// What is sent: every parameter that must be there, and those that the code asks for on top.
+    fn fields(&self, o: &Operation, caller: usize) -> Vec<(String, String)> {
+        let n = unique();
+        let mut names: Vec<&str> = o
+            .params
+            .iter()
+            .filter(|p| p.need != Need::Optional)
+            .map(|p| p.name)
+            .collect();
+        names.extend(match (o.uri, o.action()) {
+            ("subnets/", "create") => &["cidr"][..],
+            ("boot-sources/{boot_source_id}/selections/", "create") => &["os", "release"],
+            ("maas/", "set_config") => &["value"],
+            ("fabrics/{fabric_id}/vlans/", "create") => &["vid"],
+            ("tags/{name}/", "update_nodes") => &["add"],
+            (_, "link_subnet") => &["subnet"],
+            (_, "set_storage_layout") => &["storage_layout"],
+            (_, "set_owner_data" | "set_workload_annotations") => &["annotation"],
+            (_, "create_physical") => &["mac_address"],
+            (_, "signal") => &["status"],
+            _ => &[],
+        });
+        names.sort_unstable();
+        names.dedup();
+        let at = |last: u32| format!("10.{}.{}.{last}", self.net / 256, self.net % 256);
+        let token = || {
+            let me = ["-", "user", "owner", "admin", "-", "-"][caller];
+            format!("{me}-has-no-such-token")
+        };
+        names
+            .into_iter()
+            .map(|name| {
+                let value = match name {
+                    "name" if o.uri == "maas/" => "maas_name".to_owned(),
+                    "name" => format!("name-{n}"),
+                    "value" | "annotation" => "a value".to_owned(),
+                    "token" | "token_key" => token(),
+                    "username" if o.uri == "accounts/authenticate/" => "user".to_owned(),
+                    "username" => format!("user-{n}"),
+                    "password" => "another password".to_owned(),
+                    "email" => format!("user-{n}@example.com"),
+                    "is_superuser" => "0".to_owned(),
+                    "key" => ssh_key(),
+                    "type" => "reserved".to_owned(),
+                    "start_ip" => at(100),
+                    "end_ip" => at(110),
+                    "cidr" => format!("172.{}.{}.0/24", 16 + n % 16, n / 16 % 256),
+                    "vid" => "7".to_owned(),
+                    "add" | "machines" => self.system_id.clone(),
+                    "id" if o.action() == "unlink_subnet" => self.link.clone(),
+                    "id" => self.system_id.clone(),
+                    "mode" => "dhcp".to_owned(),
+                    "subnet" => self.subnet.clone(),
+                    "tag" => "a-tag".to_owned(),
+                    "storage_layout" => "flat".to_owned(),
+                    "architecture" => "amd64/generic".to_owned(),
+                    "mac_addresses" | "mac_address" if o.action() == "is_registered" => {
+                        self.mac.clone()
+                    }
+                    "mac_addresses" | "mac_address" => mac(),
+                    "status" => "WORKING".to_owned(),
+                    "url" => format!("/nowhere/{n}"),
+                    "os" => "ubuntu".to_owned(),
+                    "release" => "jammy".to_owned(),
+                    other => panic!("what is {other} of {o:?}?"),
+                };
+                (name.to_owned(), value)
+            })
+            .collect()
+    }
+}
+
+fn method(o: &Operation) -> Method {
+    o.method.word().parse().expect("a method of HTTP")
+}
+
+/// One line of the list: the operation's face, path, method and `op`.
+type Key = (&'static str, &'static str, &'static str, &'static str);
+
+fn key(o: &Operation) -> Key {
+    (o.face.prefix(), o.uri, o.method.word(), o.op.unwrap_or("-"))
+}
+
+/// What each operation answers to each caller.
+async fn walk(f: &Front) -> BTreeMap<Key, Vec<u16>> {
+    let (user, owner) = (f.user("user").await, f.user("owner").await);
+    let mut ground = Ground::new(f, &user, &owner).await;
+    let mut before = f.dump().await;
+    let mut seen = BTreeMap::new();
+    for &o in f.region.table() {
+        if seen.contains_key(&key(o)) {
+            continue;
+        }
+        let mut row = Vec::new();
+        for (caller, name) in CALLERS.iter().enumerate() {
+            if o.uri == "users/{username}/"
+                && f.admin
+                    .get(&format!("users/{}/", ground.victim))
+                    .await
+                    .status
+                    == 404
+            {
+                drop(f.user(&ground.victim).await);
+                before = f.dump().await;
+            }
+            let (client, path) = (&ground.clients[caller], ground.path(o));
+            let fields = ground.fields(o, caller);
+            let fields: Vec<(&str, &str)> = fields
+                .iter()
+                .map(|(k, v)| (k.as_str(), v.as_str()))
+                .collect();
+            let audits = f.audits().await;
+            let reply = match o.body {
+                Body::Form => client.call(method(o), &path, o.op, &fields).await,
+                Body::Raw(_) => {
+                    let body = r#"{"name": "n", "event_type": "progress", "origin": "cloudinit", "description": "d", "timestamp": 1}"#;
+                    client
+                        .send(client.request(method(o), &path).body(body))
+                        .await
+                }
+            };
+            row.push(reply.status);
+            let what = format!("{} calls {o:?}: {} {}", name, reply.status, reply.text());
+            assert!(reply.status < 500 || reply.status == 503, "{what}");
+            let accepted = reply.status < 400;
+            // The operation that this caller reached: there may be one for nobody and one for the others.
+            let declared = f.region.table().iter().filter(|other| key(other) == key(o));
+            let audited = declared
+                .filter(|d| {
+                    d.is_anonymous() == (caller == NOBODY)
+                        || f.region.table().iter().filter(|x| key(x) == key(o)).count() == 1
+                })
+                .any(|d| d.audit.is_some());
+            let expected = i64::from(accepted && audited);
+            assert_eq!(f.audits().await - audits, expected, "audit events: {what}");
+            let after = f.dump().await;
+            if !accepted || o.method.word() == "GET" {
+                let noted = o.op == Some("get_preseed"); // an event says who asked for it
+                assert!(
+                    noted || difference(&before, &after).is_empty(),
+                    "{what} has left something:\n{}",
+                    difference(&before, &after)
+                );
+                before = after;
+            } else {
+                // What was made beside the ground leaves it as it is.
+                if o.uri.contains('{') || !matches!(o.action(), "create" | "set_config") {
+                    ground = Ground::new(f, &user, &owner).await;
+                }
+                before = f.dump().await;
+            }
+        }
+        seen.insert(key(o), row);
+    }
+    seen
+}
+
+fn shown(seen: &BTreeMap<Key, Vec<u16>>) -> String {
+    let mut out = format!(
+        "# What each operation answers to each caller; the machine belongs to \"owner\".\n# UPDATE_EXPECT=1 writes this anew.\n{:78}",
+        ""
+    );
+    for c in CALLERS {
+        out.push_str(&format!(" {c:>8}"));
+    }
+    out.push('\n');
+    for ((prefix, uri, method, op), row) in seen {
+        let prefix = prefix.trim_start_matches("/MAAS/");
+        out.push_str(&format!("{:78}", format!("{method:6} {prefix}{uri} {op}")));
+        for status in row {
+            out.push_str(&format!(" {status:>8}"));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// What follows from the table alone, whatever the list says.
+fn follows_from_the_table(f: &Front, seen: &BTreeMap<Key, Vec<u16>>) {
+    let refused = |status: u16| matches!(status, 401 | 403);
+    for (k, row) in seen {
+        let declared: Vec<Who> = f
+            .region
+            .table()
+            .iter()
+            .filter(|o| key(o) == *k)
+            .map(|o| o.who)
+            .collect();
+        let open = declared
+            .iter()
+            .any(|w| matches!(w, Who::Anyone | Who::NodeOrAnyone));
+        let nobody = row[NOBODY];
+        // A path that has something for nobody says that there is nothing of this kind: 400, as MAAS has it.
+        assert!(
+            open || matches!(nobody, 400 | 401),
+            "{k:?} answers {nobody} to nobody"
+        );
+        if declared.contains(&Who::Admin) {
+            assert!(
+                row[USER] == 403 && row[OWNER] == 403 && !refused(row[ADMIN]),
+                "{k:?}: {row:?}"
+            );
+        }
+        if declared.iter().any(|w| matches!(w, Who::User | Who::Admin)) && !open {
+            assert!(row[NODE] == 403 && row[STRANGER] == 403, "{k:?}: {row:?}");
+        }
+        if declared
+            .iter()
+            .all(|w| matches!(w, Who::Node | Who::NodeOrAnyone))
+        {
+            assert!(
+                [USER, OWNER, ADMIN].iter().all(|c| row[*c] == 403),
+                "{k:?}: {row:?}"
+            );
+        }
+    }
+}
+
+/// Where our answers differ from what the reference says on purpose: method, path, `op`, and why.
+const OTHERWISE: &[(&str, &str, &str, &str)] = &[
+    (
+        "POST",
+        "machines/{}/",
+        "mark_broken",
+        "only its owner: seen on a running MAAS",
+    ),
+    (
+        "POST",
+        "machines/",
+        "release",
+        "who may not see a machine is told that it is unknown: 400",
+    ),
+    (
+        "PUT",
+        "tags/{}/",
+        "",
+        "the reference names the way in; the tag itself asks for an administrator",
+    ),
+    ("DELETE", "tags/{}/", "", "as above"),
+    (
+        "PUT",
+        "zones/{}/",
+        "",
+        "the reference names the way in; the zone itself asks for an administrator",
+    ),
+    ("DELETE", "zones/{}/", "", "as above"),
+    (
+        "POST",
+        "resourcepools/",
+        "",
+        "the reference names the way in; the pool itself asks for an administrator",
+    ),
+    ("PUT", "resourcepool/{}/", "", "as above"),
+    ("DELETE", "resourcepool/{}/", "", "as above"),
+];
+
+/// Compares the answers with who may call what in MAAS.
+fn agrees_with_the_reference(seen: &BTreeMap<Key, Vec<u16>>) {
+    let text = include_str!("../golden/who.tsv");
+    let reference: BTreeMap<(&str, &str, &str), BTreeSet<&str>> = text
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .fold(BTreeMap::new(), |mut all, line| {
+            let f: Vec<&str> = line.split('\t').collect();
+            all.entry((f[1], f[0], f[2])).or_default().insert(f[3]);
+            all
+        });
+    let mut wrong = Vec::new();
+    for ((prefix, uri, method, op), row) in seen {
+        if *prefix != Face::Maas2.prefix() {
+            continue;
+        }
+        let plain: String = uri
+            .split('/')
+            .map(|s| if s.starts_with('{') { "{}" } else { s })
+            .collect::<Vec<_>>()
+            .join("/");
+        let op = if *op == "-" { "" } else { op };
+        let Some(who) = reference.get(&(*method, plain.as_str(), op)) else {
+            wrong.push(format!(
+                "{method} {plain} {op}: the reference does not have it"
+            ));
+            continue;
+        };
+        if OTHERWISE
+            .iter()
+            .any(|(m, u, o, _)| m == method && *u == plain && *o == op)
+        {
+            continue;
+        }
+        // 404 is how a machine of somebody else is refused.
+        let may = |caller: usize| !matches!(row[caller], 401 | 403 | 404);
+        for w in who {
+            let agrees = match *w {
+                "anon" => !matches!(row[NOBODY], 401 | 403),
+                "user" => !matches!(row[USER], 401 | 403) || may(OWNER),
+                "admin" | "user(admin_read)" => !may(USER) && !may(OWNER) && may(ADMIN),
+                "user(node view)" => may(OWNER) && may(ADMIN),
+                "user(node edit/owner)" | "user(lock)" => may(OWNER) && may(ADMIN) && !may(USER),
+                "user(node admin)" => !may(USER) && !may(OWNER) && may(ADMIN),
+                // Machines need an administrator, devices their owner; a deployment the owner.
+                "user(node admin) & user(node edit/owner)" => {
+                    !may(USER) && may(ADMIN) && (op != "deploy" || may(OWNER))
+                }
+                // What is asked depends on what is sent.
+                "superuser-check" | "dynamic_compose" => may(ADMIN),
+                other => panic!("what is {other} of {method} {plain} {op}?"),
+            };
+            let left_to_nobody = who.contains("anon") && *w != "anon";
+            if !agrees && !left_to_nobody {
+                wrong.push(format!("{method} {plain} {op}: {w}, and we answer {row:?}"));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "who may do what is not as in MAAS:\n{}",
+        wrong.join("\n")
+    );
+}
+
+steelyard_tests::front_test! {
+    /// The whole surface, by everybody.
+    async fn everybody_may_do_what_the_list_says_and_leaves_nothing_else(f: Front) {
+        let seen = walk(f).await;
+        follows_from_the_table(f, &seen);
+        golden("permissions.txt", &shown(&seen));
+        agrees_with_the_reference(&seen);
+    }
+}

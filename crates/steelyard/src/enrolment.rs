@@ -46,7 +46,8 @@ pub struct RegisterArgs {
     #[arg(long, value_name = "HOST", required = true)]
     url: Vec<Address>,
     /// The one-time secret, or - to read it from standard input
-    #[arg(long)]
+    // It may begin with a hyphen.
+    #[arg(long, allow_hyphen_values = true)]
     secret: String,
     /// Name of this rack [default: the host name]
     #[arg(long)]

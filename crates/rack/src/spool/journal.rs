@@ -234,6 +234,8 @@ impl Journal {
         File::open(&self.dir)?.sync_all()?;
         self.segments.push_back(Segment { first, bytes: 0 });
         self.tail = Some(file);
+        // Whoever has read all that was there stands at the end of another file.
+        self.head = self.head.take().filter(|(at, _)| *at < first);
         Ok(())
     }
 

@@ -44,6 +44,22 @@ fn next(journal: &mut Journal) -> Option<Batch> {
 }
 
 #[test]
+fn what_is_written_after_a_restart_follows_what_was_read_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path().into()).unwrap();
+    journal.welcome(0).unwrap();
+    journal.append(&[lease(1)], Durability::Disk).unwrap();
+    drop(journal);
+    let (mut journal, _) = Journal::open(dir.path().into()).unwrap();
+    assert_eq!(next(&mut journal).map(|b| b.number), Some(1));
+    journal.done(1).unwrap();
+    // The first of this run is in a file of its own.
+    journal.append(&[lease(2)], Durability::Disk).unwrap();
+    let second = next(&mut journal).expect("it is there");
+    assert_eq!((second.number, second.reports), (2, vec![lease(2)]));
+}
+
+#[test]
 fn batches_survive_a_restart_in_their_order() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, left) = Journal::open(dir.path().into()).unwrap();

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use metal::install::Plan;
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::cloud::Cloud;
 use super::ephemeral::Booted;
@@ -139,9 +139,19 @@ async fn image(b: &Booted<'_>, plan: &Plan) -> Stage<Result<(), String>> {
         return stuck("hangs while the image is fetched");
     }
     let transfer = b.m.shared.config.transfer;
-    let fetched = match http.fetch(&image.url, transfer).await {
-        Ok(fetched) => fetched,
-        Err(e) => return Ok(Err(e.to_string())),
+    // Taken up again where the connection broke, as the agent does; here from its beginning.
+    let (patience, started) = (b.m.shared.config.patience, Instant::now());
+    let mut wait = patience.first;
+    let fetched = loop {
+        match http.fetch(&image.url, transfer).await {
+            Ok(fetched) => break fetched,
+            Err(e) if !e.may_pass() || started.elapsed() + wait > patience.limit => {
+                return Ok(Err(e.to_string()));
+            }
+            Err(error) => tracing::debug!(%error, "trying again"),
+        }
+        sleep(wait).await;
+        wait = (wait * 2).min(patience.most);
     };
     let sizes_agree = fetched.size == image.size;
     let altered = match fetched.sha256 {

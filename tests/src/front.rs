@@ -309,7 +309,7 @@ impl Front {
                     tx,
                     (i64,),
                     "INSERT INTO boot_resource (rtype, name, architecture, extra, created, updated) \
-                     VALUES (0, $1, 'amd64/generic', '{\"subarches\": \"generic\"}', 0, 0) RETURNING id",
+                     VALUES (0, $1, 'amd64/generic', '{\"subarches\": \"generic\", \"platform\": \"generic\", \"supported_platforms\": \"generic\"}', 0, 0) RETURNING id",
                     &name
                 )?;
                 let (set,) = store::one!(
@@ -492,22 +492,29 @@ async fn everything(tx: &mut store::Tx) -> &'static str {
     sql
 }
 
-/// Every table of a region's database but those of the boot timeline, with every row, as text.
+/// Every table of a region's database but those of the boot timeline, with every row, as text. The boot
+/// timeline, which SQLite has in a file of its own, records what is refused as well.
 ///
 /// # Panics
 /// When it cannot be read.
 pub async fn dump(region: &Region) -> BTreeMap<String, Vec<String>> {
+    let mut all = dump_all(region).await;
+    all.retain(|table, _| {
+        !table.starts_with("boot_entry") && table != "boot" && !table.starts_with("timeline")
+    });
+    all
+}
+
+/// Every table of a region's database with every row, as text.
+///
+/// # Panics
+/// When it cannot be read.
+pub async fn dump_all(region: &Region) -> BTreeMap<String, Vec<String>> {
     let mut tx = region.db.read().await.expect("a reader");
     let sql = everything(&mut tx).await;
     let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    // The boot timeline, which SQLite has in a file of its own, records what is refused as well.
-    let of_timeline = |table: &str| {
-        table.starts_with("boot_entry") || table == "boot" || table.starts_with("timeline")
-    };
     for (table, row) in store::all!(tx, (String, String), sql).expect("the rows of all tables") {
-        if !of_timeline(&table) {
-            out.entry(table).or_default().push(row);
-        }
+        out.entry(table).or_default().push(row);
     }
     out
 }

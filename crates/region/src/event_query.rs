@@ -65,8 +65,9 @@ struct Row {
     created: i64,
 }
 
-/// `Fri, 20 Nov. 2026 17:51:02`, as MAAS spells the times of events.
-fn spelled(micros: i64) -> String {
+/// `Fri, 20 Nov. 2026 17:51:02`, as MAAS spells the times of events and addresses.
+#[must_use]
+pub fn spelled(micros: i64) -> String {
     jiff::Timestamp::from_microsecond(micros)
         .map(|t| t.strftime("%a, %d %b. %Y %H:%M:%S").to_string())
         .unwrap_or_default()

@@ -1,4 +1,7 @@
 //! Durable work: power commands and image imports, and the watch over machines that take too long.
+//!
+//! A region that was killed and starts again takes its own jobs back at once; those of another one are
+//! taken over when their lease has run out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +10,7 @@ use link::message::{Command, Order, Outcome, PowerAction, PowerOrder, PowerState
 use metal::status::Status;
 use metal::timeline::{Entry, PowerFaultClass, What};
 use metal::{SystemId, Timestamp};
+use rand::Rng as _;
 use store::Tx;
 use store::job::{Job, Overrun};
 
@@ -23,18 +27,24 @@ use crate::{image, monitor};
 pub const LEASE: Duration = Duration::from_secs(30);
 /// Jobs worked at by one region at a time.
 pub const MAX_AT_ONCE: usize = 256;
+/// The file in the data directory with the number by which a region knows its own jobs again.
+const INSTANCE_FILE: &str = "instance";
 /// How long a question to a BMC may take.
 pub const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Starts the region's own work: jobs and the monitor.
 pub fn start(region: &Arc<Region>) {
+    let instance = instance(region);
     for kind in [power::KIND, image::SYNC_KIND] {
-        let r = Arc::clone(region);
+        let (r, instance) = (Arc::clone(region), instance.clone());
         region.tasks.spawn(async move {
             let stop = r.stop.clone();
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = work(r, kind) => {}
+                () = async {
+                    take_back(&r, kind, &instance).await;
+                    work(r, kind, &instance).await;
+                } => {}
             }
         });
     }
@@ -52,13 +62,53 @@ fn now() -> Timestamp {
     Timestamp::from_system(std::time::SystemTime::now())
 }
 
-async fn work(region: Arc<Region>, kind: &'static str) {
+/// The number of this data directory, the same in every run on it. A new one when it cannot be kept: then
+/// a killed run's jobs wait for the end of their lease.
+fn instance(region: &Region) -> String {
+    let path = region.config.data_dir.join(INSTANCE_FILE);
+    let is_number = |t: &String| t.len() == 32 && t.bytes().all(|b| b.is_ascii_hexdigit());
+    if let Some(kept) = std::fs::read_to_string(&path).ok().filter(is_number) {
+        return kept;
+    }
+    let fresh = format!("{:032x}", rand::rng().random::<u128>());
+    let new = path.with_extension("new");
+    if let Err(e) = std::fs::write(&new, &fresh).and_then(|()| std::fs::rename(&new, &path)) {
+        tracing::warn!(path = %path.display(), error = %e, "the number of this data directory cannot be kept");
+    }
+    fresh
+}
+
+/// Ends the leases of jobs that an earlier run on this data directory held: it has ended, for it held the
+/// directory.
+async fn take_back(region: &Arc<Region>, kind: &'static str, instance: &str) {
+    let owner = format!("%:{instance}:%");
+    let ended = region.db.write(move |tx| {
+        let owner = owner.clone();
+        Box::pin(async move {
+            Ok::<_, ApiError>(store::exec!(
+                tx,
+                "UPDATE job SET lease_until = 0 WHERE state = 'running' AND kind = $1 AND lease_owner LIKE $2",
+                kind,
+                owner
+            )?)
+        })
+    });
+    match ended.await {
+        Ok(0) => {}
+        Ok(jobs) => tracing::info!(kind, jobs, "jobs of an earlier run go on"),
+        Err(e) => {
+            tracing::warn!(kind, error = %e, "jobs of an earlier run wait for their lease to end")
+        }
+    }
+}
+
+async fn work(region: Arc<Region>, kind: &'static str, instance: &str) {
     let slots = Arc::new(tokio::sync::Semaphore::new(if kind == image::SYNC_KIND {
         1
     } else {
         MAX_AT_ONCE
     }));
-    let owner = format!("{}:{}", region.config.name, std::process::id());
+    let owner = format!("{}:{instance}:{}", region.config.name, std::process::id());
     let mut claims = region.db.claims(&[kind], owner, LEASE);
     loop {
         // A region without a rack leaves power to those that have one.

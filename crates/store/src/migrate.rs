@@ -8,7 +8,19 @@ use crate::error::StoreError;
 use crate::tx::Tx;
 
 /// Every migration of the main database, oldest first: its number and its text.
-pub const MIGRATIONS: [(i64, &str); 1] = [(1, include_str!("../migrations/0001_first.sql"))];
+pub const MIGRATIONS: &[(i64, &str)] = &[
+    (1, include_str!("../migrations/0001_first.sql")),
+    (
+        2,
+        concat!(
+            include_str!("../migrations/0002/network.sql"),
+            include_str!("../migrations/0002/names.sql"),
+            include_str!("../migrations/0002/storage.sql"),
+            include_str!("../migrations/0002/nodes.sql"),
+            include_str!("../migrations/0002/hosts.sql"),
+        ),
+    ),
+];
 
 /// A set of tables that is migrated as one.
 pub(crate) struct Schema {
@@ -27,7 +39,7 @@ pub(crate) static MAIN: Schema = Schema {
     make: "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL PRIMARY KEY)",
     newest: "SELECT COALESCE(MAX(version), 0) FROM schema_version",
     note: "INSERT INTO schema_version (version) VALUES ($1)",
-    migrations: &MIGRATIONS,
+    migrations: MIGRATIONS,
 };
 
 /// Applies what is missing. Several regions may start at once: on PostgreSQL a lock lets one of them do

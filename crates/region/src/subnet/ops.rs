@@ -11,6 +11,7 @@ use crate::answer::Answer;
 use crate::args::Args;
 use crate::call::Call;
 use crate::error::ApiError;
+use crate::event_query;
 use crate::ip_range;
 use crate::operation::{Kind, Method, Operation, Param, Who};
 use crate::{fabric, select_subnet, vlan};
@@ -482,8 +483,8 @@ async fn addresses(call: Call) -> Result<Answer, ApiError> {
         let mut o = json!({
             "ip": r.ip,
             "alloc_type": r.alloc_type,
-            "created": crate::node::view::time_json(Some(r.created)),
-            "updated": crate::node::view::time_json(Some(r.updated)),
+            "created": event_query::spelled(r.created),
+            "updated": event_query::spelled(r.updated),
         });
         if let (true, Some(u)) = (users, r.username) {
             o["user"] = u.into();

@@ -1,0 +1,1 @@
+-- VM hosts; the second face of the API.

@@ -1,0 +1,1 @@
+-- Names and texts: DNS, snippets, repositories, files, notifications.

@@ -1,0 +1,1 @@
+-- Networks: spaces, routes, reservations.

@@ -1,0 +1,1 @@
+-- Storage: partitions, volume groups, RAID, bcache, VMFS.

@@ -3,14 +3,13 @@
 import re
 import subprocess
 
-from lab import Operator, images
+from lab import Operator, apart, images
 from lab.machine import FIRMWARES
 from lab.netns import Net
 from lab.process import run
 from lab.steps import NotYet, wait_for
 
 REGION_APART = True
-LINK = f"{Net.region_address}:5250"
 
 
 def arguments(parser):
@@ -20,10 +19,7 @@ def arguments(parser):
 def scenario(lab, args):
     with lab.steps.step("images built"):
         stream = images() / "stream"
-    region = lab.steelyard("region", namespace=lab.net.region, listen=f"{Net.region_address}:5240",
-                           arguments=["up", "--role", "region", "--data-dir", lab.directory / "region-data",
-                                      "--listen", f"{Net.region_address}:5240", "--link-listen", LINK, "--no-default-images"])
-    rack = lab.steelyard("rack", arguments=["up", "--role", "rack", "--data-dir", lab.directory / "rack-data"])
+    region, rack = apart.processes(lab)
     operator = lab.operator = Operator(lab, region)
     operator.start()
     register(lab, region, rack)
@@ -42,7 +38,7 @@ def scenario(lab, args):
     with lab.steps.step("region is back, and has what the rack kept"):
         region.start()
         region.wait_ready()
-        wait_for("the rack's connection", 60, lambda: connected(region))
+        apart.wait_connected(region)
         wait_for("the boot that the region has not seen", 60, lambda: reported(operator, machine))
     operator.release(machine)
     lab.suspect = None
@@ -54,10 +50,7 @@ def register(lab, region, rack):
         refused = _register(rack, "A" * 43 + "." + "0" * 64)
         if "not the one that made the secret" not in refused:
             raise RuntimeError(f"a secret of another region: {refused}")
-        secret = region.steelyard("rack-secret").strip()
-        said = rack.command("maas-rack", "register", "--url", f"http://{region.listen}/MAAS", "--secret", secret, "--data-dir", rack.data)
-        if LINK not in said:
-            raise RuntimeError(f"register said {said!r}")
+        secret = apart.register(region, rack)
         identity = rack.data / "rack" / "identity.json"
         if identity.stat().st_mode & 0o077:
             raise RuntimeError(f"{identity} can be read by others")
@@ -68,24 +61,16 @@ def register(lab, region, rack):
         if "used before" not in spent:
             raise RuntimeError(f"a secret that was used: {spent}")
         rack.start()
-        wait_for("the rack's connection", 60, lambda: connected(region))
+        apart.wait_connected(region)
 
 
 def _register(rack, secret, *more):
     """A registration that must be refused; returns what it said."""
     try:
-        said = rack.command("maas-rack", "register", "--url", LINK, "--secret", secret, *more, "--data-dir", rack.data)
+        said = rack.command("maas-rack", "register", "--url", apart.LINK, "--secret", secret, *more, "--data-dir", rack.data)
     except RuntimeError as e:
         return str(e)
     raise RuntimeError(f"a registration that had to be refused was taken: {said!r}")
-
-
-def connected(region):
-    text = region.steelyard("status")
-    racks = next((line for line in text.splitlines() if line.strip().startswith("racks")), "")
-    if not racks or "none" in racks:
-        raise NotYet(text)
-    return True
 
 
 def booted_alone(lab, operator, region, rack, machine):

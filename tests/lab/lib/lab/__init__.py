@@ -7,7 +7,7 @@ block ends, however it ends. Nothing is created in, or routed to, the host's own
 Start reading at `Lab` in bench.py, then machine.py.
 """
 
-from . import capture, verdicts
+from . import apart, capture, verdicts
 from .api import Api, ApiError
 from .bench import Lab
 from .bmc import Bmc
@@ -19,6 +19,6 @@ from .steelyard import Steelyard
 from .steps import NotYet, Steps, TimedOut, wait_for
 
 __all__ = [
-    "Api", "ApiError", "Bmc", "Lab", "Machine", "Mirror", "Net", "NotYet", "Operator", "Steelyard", "Steps", "TimedOut", "capture", "images",
-    "verdicts", "wait_for",
+    "Api", "ApiError", "Bmc", "Lab", "Machine", "Mirror", "Net", "NotYet", "Operator", "Steelyard", "Steps", "TimedOut", "apart", "capture",
+    "images", "verdicts", "wait_for",
 ]

@@ -24,8 +24,8 @@ class Capture:
         self.path = lab.directory / f"{name}.pcap"
         self._log = lab.directory / f"{name}.log"
         with open(self._log, "ab") as log:
-            # Written packet by packet (-U), and as root: the directory is nobody else's.
-            self._child = spawn(Net.command(namespace, ["tcpdump", "-i", device, "-n", "-s", "0", "-U", "-Z", "root", "-w", self.path]),
+            # Read and written packet by packet (or its end loses the last second), and as root: the directory is nobody else's.
+            self._child = spawn(Net.command(namespace, ["tcpdump", "-i", device, "-n", "-s", "0", "--immediate-mode", "-U", "-Z", "root", "-w", self.path]),
                                 stdout=log, stderr=log)
         lab.defer(self.close)
         wait_for(f"tcpdump on {device}", 10, self._listens, interval=0.05)
@@ -34,6 +34,17 @@ class Capture:
         """End the capture; what it saw."""
         self.close()
         return [parse(frame) for frame in frames(self.path.read_bytes())]
+
+    def wait(self, what, limit):
+        """Wait until a packet of this kind was seen."""
+
+        def check():
+            seen = count(map(parse, frames(self.path.read_bytes(), is_growing=True)))
+            if what not in seen:
+                raise NotYet(str(seen))
+            return True
+
+        wait_for(f"a {what} on the wire", limit, check, interval=0.1)
 
     def close(self):
         stop(self._child)
@@ -65,8 +76,11 @@ def count(packets):
     return dict(sorted(collections.Counter(p.what for p in packets).items()))
 
 
-def frames(data):
-    """The frames of a capture file (pcap; draft-ietf-opsawg-pcap §4) with Ethernet in it."""
+def frames(data, is_growing=False):
+    """The frames of a capture file (pcap; draft-ietf-opsawg-pcap §4) with Ethernet in it. The last one of a file that is
+    still written to may be there in part."""
+    if is_growing and len(data) < 24:
+        return
     order = {0xA1B2C3D4: "<", 0xA1B23C4D: "<", 0xD4C3B2A1: ">", 0x4D3CB2A1: ">"}.get(struct.unpack_from("<I", data)[0])
     if order is None or struct.unpack_from(order + "I", data, 20)[0] & 0xFFFF != 1:
         raise RuntimeError("not a capture of Ethernet frames")
@@ -74,6 +88,8 @@ def frames(data):
     while at + 16 <= len(data):
         held, length = struct.unpack_from(order + "II", data, at + 8)
         frame = data[at + 16:at + 16 + held]
+        if is_growing and len(frame) < held:
+            return
         if held != length or len(frame) != held:
             raise RuntimeError("the capture has a frame that is cut short")
         yield frame

@@ -125,10 +125,12 @@ class Operator:
 
             wait_for("region and BMC to agree on the power state", 60, agrees)
 
-    def commission(self, machine):
-        """Commission, to Ready."""
+    def commission(self, machine, meanwhile=None):
+        """Commission, to Ready. `meanwhile` is called once the order is given."""
         with self.steps.step(f"{machine.name} commissioned"):
             self.maas("machine", "commission", machine.system_id)
+            if meanwhile:
+                meanwhile()
             self.wait_status(machine, "Ready", COMMISSION_S)
             self.wait_power(machine, "off", 120)
             seen = self.api.machine(machine.system_id)
@@ -143,10 +145,12 @@ class Operator:
             if answer["status_name"] != "Allocated" or answer["owner"] != USER:
                 raise RuntimeError(f"allocate answered {answer['status_name']}, owner {answer['owner']}")
 
-    def deploy(self, machine, wait="Deployed"):
-        """Install the release, to Deployed (or to the status named)."""
+    def deploy(self, machine, wait="Deployed", meanwhile=None):
+        """Install the release, to Deployed (or to the status named). `meanwhile` is called once the order is given."""
         with self.steps.step(f"{machine.name} {wait.lower()}"):
             self.maas("machine", "deploy", machine.system_id, f"osystem={OS}", f"distro_series={RELEASE}")
+            if meanwhile:
+                meanwhile()
             self.wait_status(machine, wait, DEPLOY_S)
 
     def ssh(self, machine, command, limit=90):

@@ -10,6 +10,9 @@ from lab.process import run
 from lab.steps import NotYet, wait_for
 
 REGION_APART = True
+# From the login prompt to SSH. cloud-init starts from what it kept of its first boot; had it kept nothing, it would
+# look for its metadata service for two minutes and then go on without.
+ALONE_S = 240
 
 
 def arguments(parser):
@@ -78,7 +81,7 @@ def booted_alone(lab, operator, region, rack, machine):
     operator.boots_before = {b["id"] for b in operator.api.boots(machine.system_id)["boots"]}
     operator.events_before = {e["id"] for e in events(operator, machine)}
     address = next(a for a in operator.api.machine(machine.system_id)["ip_addresses"] if a.startswith("10.77.0."))
-    # Its file system has written nothing down yet of a boot that is seconds old.
+    # Its file system has written nothing down yet of a boot that is seconds old, what cloud-init keeps among it.
     operator.ssh(machine, "sudo sync")
     with lab.steps.step("region stopped"):
         region.stop()
@@ -120,7 +123,7 @@ def login(lab, operator, address, command):
             raise NotYet(done.stderr.strip() or f"exit status {done.returncode}")
         return done.stdout
 
-    return wait_for(f"SSH to {address}", 90, check, interval=2)
+    return wait_for(f"SSH to {address}", ALONE_S, check, interval=2)
 
 
 def reported(operator, machine):

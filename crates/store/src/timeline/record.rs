@@ -184,7 +184,8 @@ impl Record {
     /// A power-on or a power cycle does, unless all that is known of this boot is that it was ordered
     /// (the command was repeated); one that failed only does when the machine was idle, because it has
     /// changed nothing. The firmware asking for an address does, when this boot was past its loader or
-    /// idle; otherwise the firmware is trying again.
+    /// idle; otherwise the firmware is trying again. So does iPXE, which is the firmware of many a network
+    /// card; a loader that the firmware fetched asks before there is a kernel.
     #[must_use]
     pub fn ends_before(&self, entry: &Entry) -> bool {
         let idle = entry.first.since(self.last) >= IDLE;
@@ -201,7 +202,7 @@ impl Record {
             } if is_start(command) => idle,
             What::Dhcp {
                 message, speaker, ..
-            } if message == "discover" && speaker == "firmware" => {
+            } if message == "discover" && matches!(speaker.as_str(), "firmware" | "ipxe") => {
                 idle || self.stage == Stage::Running
             }
             _ => false,
@@ -366,6 +367,28 @@ mod tests {
             at(300, power("cycle", None)),
         ];
         assert_eq!(boots(seen), [1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3]);
+    }
+
+    #[test]
+    fn a_card_whose_firmware_is_ipxe_begins_a_boot_as_any_other() {
+        let local = || What::Config {
+            loader: "ipxe".into(),
+            path: "ipxe.cfg-52-54-00-77-00-01".into(),
+            purpose: Purpose::Local,
+        };
+        let seen = vec![
+            at(0, power("cycle", None)),
+            at(3, dhcp("discover", "ipxe")),
+            at(20, file("images/0123/boot-kernel")),
+            at(30, dhcp("discover", "os")),
+            at(300, dhcp("discover", "ipxe")),
+            at(316, dhcp("discover", "ipxe")),
+            at(330, local()),
+            // Somebody pressed its reset button.
+            at(400, dhcp("discover", "ipxe")),
+            at(416, local()),
+        ];
+        assert_eq!(boots(seen), [1, 1, 1, 1, 2, 2, 2, 3, 3]);
     }
 
     #[test]

@@ -17,7 +17,13 @@ MIRROR_PORT = 8099
 
 def images():
     """The directory the images are in, built now if they are not; see images/build for what is in it."""
-    done = subprocess.run([BUILD], stdout=subprocess.PIPE, text=True)
+    there = _build("--print")
+    # Another tree's images may be in the making for minutes; what is complete need not wait for them.
+    return there if (there / "complete").exists() else _build()
+
+
+def _build(*options):
+    done = subprocess.run([BUILD, *options], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         raise RuntimeError("the images could not be built; see above")
     return pathlib.Path(done.stdout.strip())

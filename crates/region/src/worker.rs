@@ -81,17 +81,10 @@ fn instance(region: &Region) -> String {
 /// Ends the leases of jobs that an earlier run on this data directory held: it has ended, for it held the
 /// directory.
 async fn take_back(region: &Arc<Region>, kind: &'static str, instance: &str) {
-    let owner = format!("%:{instance}:%");
+    let part = format!(":{instance}:");
     let ended = region.db.write(move |tx| {
-        let owner = owner.clone();
-        Box::pin(async move {
-            Ok::<_, ApiError>(store::exec!(
-                tx,
-                "UPDATE job SET lease_until = 0 WHERE state = 'running' AND kind = $1 AND lease_owner LIKE $2",
-                kind,
-                owner
-            )?)
-        })
+        let part = part.clone();
+        Box::pin(async move { Ok::<_, ApiError>(tx.end_leases(kind, &part).await?) })
     });
     match ended.await {
         Ok(0) => {}

@@ -173,6 +173,19 @@ store::both! {
         assert!(began.elapsed() < store::job::POLL, "it was woken, not found by polling: {:?}", began.elapsed());
     }
 
+    async fn jobs_of_an_owner_that_ended_are_claimed_before_their_lease_is_over(t: TestDb) {
+        for (subject, owner) in [("mine", "r:0a1b:7"), ("other", "r:0a1c:7")] {
+            t.db.enqueue_job(deploy(subject)).await.unwrap();
+            t.db.claim_job(&["deploy"], owner, LEASE).await.unwrap().unwrap();
+        }
+        assert!(t.db.claim_job(&["deploy"], "r:0a1b:8", LEASE).await.unwrap().is_none());
+        let end = |kind: &'static str| t.db.write(move |tx: &mut Tx| async move { tx.end_leases(kind, ":0a1b:").await }.boxed());
+        assert_eq!((end("another").await.unwrap(), end("deploy").await.unwrap()), (0, 1));
+        let again = t.db.claim_job(&["deploy"], "r:0a1b:8", LEASE).await.unwrap().unwrap();
+        assert_eq!((again.subject.as_str(), again.attempt), ("mine", 2));
+        assert!(t.db.claim_job(&["deploy"], "r:0a1b:8", LEASE).await.unwrap().is_none());
+    }
+
     async fn ended_jobs_are_pruned_and_active_ones_stay(t: TestDb) {
         let old = t.db.enqueue_job(deploy("old")).await.unwrap();
         let job = t.db.claim_job(&["deploy"], "a", LEASE).await.unwrap().unwrap();

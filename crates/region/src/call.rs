@@ -3,17 +3,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use metal::{MacAddr, SystemId, Timestamp};
 use store::Tx;
+use store::db::{MAX_TRIES, Patience};
 
 use crate::args::Args;
 use crate::auth::Actor;
 use crate::error::ApiError;
 use crate::event;
-use crate::operation::Operation;
+use crate::operation::{Face, Operation};
 use crate::region::Region;
 
 /// Where a request came from.
@@ -39,6 +41,10 @@ const NAMING: [&str; 10] = [
 ];
 /// Longest such name in an audit event, in characters.
 const MAX_NAME: usize = 200;
+
+/// How long the change of a machine's call is tried again while others are in its way: a machine's cloud-init does
+/// not come again when it is refused. Less than a rack waits for the answer.
+pub const MACHINE_PATIENCE: Duration = Duration::from_secs(40);
 
 /// A call. Cheap to clone: everything is behind one pointer.
 #[derive(Clone)]
@@ -182,11 +188,16 @@ impl Call {
     {
         let call = self.clone();
         let f = Arc::new(f);
+        let patience = if self.is_from_a_machine() {
+            Patience::For(MACHINE_PATIENCE)
+        } else {
+            Patience::Tries(MAX_TRIES)
+        };
         let result = self
             .inner
             .region
             .db
-            .write(move |tx| {
+            .write_with(patience, move |tx| {
                 let (call, f) = (call.clone(), Arc::clone(&f));
                 Box::pin(async move {
                     let t = f(tx, call.clone()).await?;
@@ -201,6 +212,12 @@ impl Call {
             self.inner.audited.store(true, Ordering::Release);
         }
         result
+    }
+
+    /// A call that only machines make: with a machine's credentials, to the metadata service, or to enlist itself.
+    fn is_from_a_machine(&self) -> bool {
+        self.inner.operation.face == Face::Metadata
+            || matches!(self.inner.actor, Actor::Node(_) | Actor::Anonymous)
     }
 
     /// Whether the audit event of this call is written.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -17,6 +18,15 @@ use crate::tx::{Tx, TxError};
 
 /// How often a PostgreSQL transaction is tried before the caller is told that the database is too busy.
 pub const MAX_TRIES: u32 = 10;
+
+/// How long a change that PostgreSQL could not serialise is tried again.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// So often.
+    Tries(u32),
+    /// For so long.
+    For(Duration),
+}
 
 /// Where the database is.
 #[derive(Clone)]
@@ -185,9 +195,26 @@ impl Db {
         E: TxError,
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
     {
+        self.write_with(Patience::Tries(MAX_TRIES), f).await
+    }
+
+    /// [`Db::write`] with another patience than [`MAX_TRIES`]: callers who would not come again are given time
+    /// rather than tries, and their changes go on one after the other when they have collided. SQLite has one
+    /// writer and a queue: nothing collides there.
+    ///
+    /// Cancel-safe: no, as [`Db::write`].
+    ///
+    /// # Errors
+    /// As [`Db::write`].
+    pub async fn write_with<T, E, F>(&self, patience: Patience, f: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: TxError,
+        F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
+    {
         match &self.inner.engine {
             EngineOf::Lite(l) => l.write(f).await,
-            EngineOf::Pg(p) => p.write(f).await,
+            EngineOf::Pg(p) => p.write(patience, f).await,
         }
     }
 

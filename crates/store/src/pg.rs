@@ -1,15 +1,16 @@
 //! PostgreSQL: serialisable transactions with bounded retry, and wake-ups over LISTEN/NOTIFY.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::db::{MAX_TRIES, Wakes};
+use crate::db::{Patience, Wakes};
 use crate::error::StoreError;
 use crate::tx::{Conn, Trouble, Tx, TxError};
 
@@ -21,6 +22,10 @@ const JOBS: &str = "steelyard_jobs";
 const TEST_AFTER: Duration = Duration::from_secs(10);
 /// A statement that takes longer than this is worth a line in the log.
 const SLOW: Duration = Duration::from_secs(1);
+/// First pause before a change that could not be serialised runs again; it doubles, with as much again by chance.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// Longest such pause.
+const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// Connections beside those of the callers: the one that listens.
 const OWN_CONNECTIONS: u32 = 1;
 
@@ -38,6 +43,9 @@ pub(crate) struct Pg {
     /// Ends the listener when the database is dropped without being closed.
     _listener: DropGuard,
     wakes: Arc<Wakes>,
+    /// Patient changes that were in each other's way go on one after the other, in their order: however many
+    /// they are, each of them gets through.
+    line: Semaphore,
 }
 
 impl Pg {
@@ -86,6 +94,7 @@ impl Pg {
             _listener: stop.clone().drop_guard(),
             stop,
             wakes,
+            line: Semaphore::new(1),
         })
     }
 
@@ -108,52 +117,77 @@ impl Pg {
         Ok(MigrationLock(conn))
     }
 
-    pub(crate) async fn write<T, E, F>(&self, f: F) -> Result<T, E>
+    pub(crate) async fn write<T, E, F>(&self, patience: Patience, f: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: TxError,
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
     {
-        let mut backoff = Duration::from_millis(2);
-        for _ in 0..MAX_TRIES {
-            let tx = self
-                .pool
-                .begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE")
-                .await
-                .map_err(StoreError::from)?;
-            let mut tx = Tx::new(Conn::Pg(tx));
-            let result = f(&mut tx).await;
-            // What the closure made of a conflict does not matter: it is to be run again.
-            let mut again = tx.trouble == Some(Trouble::Conflict);
-            let ignored = tx.trouble.is_some();
-            let result = match result {
-                Ok(t) if !ignored => match commit(tx, &self.wakes).await {
-                    Ok(()) => return Ok(t),
-                    Err(e) => {
-                        again = e.is_retryable();
-                        Err(E::from(e))
-                    }
-                },
-                other => {
-                    rollback(tx).await;
-                    other.and(Err(E::from(StoreError::Ignored)))
-                }
-            };
-            if !again
-                && !result
-                    .as_ref()
-                    .err()
-                    .and_then(TxError::store)
-                    .is_some_and(StoreError::is_retryable)
-            {
+        let mut backoff = FIRST_PAUSE;
+        let (mut tries, began) = (0, Instant::now());
+        let mut turn = None;
+        loop {
+            tries += 1;
+            if let Some(result) = self.attempt(&f).await {
                 return result;
+            }
+            match patience {
+                Patience::Tries(most) if tries >= most => break,
+                Patience::Tries(_) => {}
+                Patience::For(limit) => {
+                    let Some(left) = limit.checked_sub(began.elapsed()) else {
+                        break;
+                    };
+                    if turn.is_none() {
+                        // Closed never; out of time, the last try follows without a turn.
+                        let mine = tokio::time::timeout(left, self.line.acquire()).await;
+                        turn = mine.ok().and_then(Result::ok);
+                        backoff = FIRST_PAUSE;
+                    }
+                }
             }
             let jitter =
                 rand::random_range(0..=u64::try_from(backoff.as_micros()).unwrap_or(u64::MAX));
             tokio::time::sleep(backoff + Duration::from_micros(jitter)).await;
-            backoff = (backoff * 2).min(Duration::from_millis(250));
+            backoff = (backoff * 2).min(MAX_PAUSE);
         }
-        Err(E::from(StoreError::Conflict { tries: MAX_TRIES }))
+        Err(E::from(StoreError::Conflict { tries }))
+    }
+
+    /// One try at a change; none when it is to be run again.
+    async fn attempt<T, E, F>(&self, f: &F) -> Option<Result<T, E>>
+    where
+        E: TxError,
+        F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + Sync + 'static,
+    {
+        let begun = self
+            .pool
+            .begin_with("BEGIN ISOLATION LEVEL SERIALIZABLE")
+            .await;
+        let mut tx = match begun {
+            Ok(tx) => Tx::new(Conn::Pg(tx)),
+            Err(e) => return Some(Err(E::from(StoreError::from(e)))),
+        };
+        let result = f(&mut tx).await;
+        // What the closure made of a conflict does not matter: it is to be run again.
+        let mut again = tx.trouble == Some(Trouble::Conflict);
+        let ignored = tx.trouble.is_some();
+        let result = match result {
+            Ok(t) if !ignored => match commit(tx, &self.wakes).await {
+                Ok(()) => return Some(Ok(t)),
+                Err(e) => {
+                    again = e.is_retryable();
+                    Err(E::from(e))
+                }
+            },
+            other => {
+                rollback(tx).await;
+                other.and(Err(E::from(StoreError::Ignored)))
+            }
+        };
+        let retryable = |e: &E| e.store().is_some_and(StoreError::is_retryable);
+        again |= result.as_ref().err().is_some_and(retryable);
+        (!again).then_some(result)
     }
 
     pub(crate) async fn close(&self) {

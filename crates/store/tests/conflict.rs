@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use futures::FutureExt as _;
+use store::db::Patience;
 use store::{Db, StoreError, Tx, TxError};
 use tokio::sync::Barrier;
 
@@ -105,4 +107,63 @@ async fn a_conflict_that_does_not_end_is_reported_after_bounded_tries() {
         "{r:?}"
     );
     assert_eq!(runs.load(Ordering::SeqCst), store::db::MAX_TRIES);
+}
+
+/// Changes that collide on purpose, again and again: each reads all of a table and then writes to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn patient_changes_that_collide_all_get_through() {
+    const CHANGES: i64 = 100;
+    let t = store::testing::postgres().await;
+    let changes = (0..CHANGES).map(|i| {
+        let db = t.db.clone();
+        tokio::spawn(async move {
+            db.write_with(
+                Patience::For(Duration::from_secs(60)),
+                move |tx: &mut Tx| {
+                    async move {
+                        let (count,) = store::one!(tx, (i64,), "SELECT COUNT(*) FROM setting")?;
+                        let (name, value) = (format!("n{i}"), count.to_string());
+                        store::exec!(
+                            tx,
+                            "INSERT INTO setting (name, value) VALUES ($1, $2)",
+                            name,
+                            value
+                        )?;
+                        Ok::<_, StoreError>(())
+                    }
+                    .boxed()
+                },
+            )
+            .await
+        })
+    });
+    let changes: Vec<_> = changes.collect();
+    for r in futures::future::try_join_all(changes).await.unwrap() {
+        r.unwrap();
+    }
+    let mut tx = t.db.read().await.unwrap();
+    let (different,) =
+        store::one!(tx, (i64,), "SELECT COUNT(DISTINCT value) FROM setting").unwrap();
+    assert_eq!(different, CHANGES, "each saw all that were before it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patient_change_gives_up_when_its_time_is_over() {
+    let t = store::testing::postgres().await;
+    let began = std::time::Instant::now();
+    let limit = Duration::from_millis(700);
+    let r: Result<(), StoreError> =
+        t.db.write_with(Patience::For(limit), |tx: &mut Tx| {
+            async move {
+                store::exec!(tx, "DO $$ BEGIN RAISE serialization_failure; END $$")?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await;
+    assert!(
+        matches!(r, Err(StoreError::Conflict { tries }) if tries > 2),
+        "{r:?}"
+    );
+    assert!(began.elapsed() >= limit);
 }

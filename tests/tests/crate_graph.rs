@@ -257,6 +257,193 @@ fn there_is_one_tls() {
     }
 }
 
+// ---- what we are built from: deny.toml, without the database of advisories and without a network ----
+
+/// Where packages may come from, beside the workspace.
+const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+/// What `deny.toml` says.
+struct Deny {
+    targets: Vec<String>,
+    licences: BTreeSet<String>,
+    banned: BTreeMap<String, String>,
+}
+
+impl Deny {
+    fn read() -> Self {
+        let text = std::fs::read_to_string(root().join("deny.toml")).expect("deny.toml");
+        let all: toml::Table = text.parse().expect("deny.toml is TOML");
+        let texts = |section: &str, key: &str| -> Vec<String> {
+            let list = all[section][key].as_array().expect("a list");
+            list.iter()
+                .map(|t| t.as_str().expect("a text").to_owned())
+                .collect()
+        };
+        // This test knows no other way to let something in.
+        let sections = |s: &str| -> BTreeSet<String> {
+            let table = all[s].as_table().expect("a section");
+            table.keys().cloned().collect()
+        };
+        assert_eq!(sections("licenses"), set(&["allow"]));
+        assert_eq!(
+            sections("sources"),
+            set(&["unknown-git", "unknown-registry"])
+        );
+        let banned = all["bans"]["deny"].as_array().expect("a list");
+        let text = |v: &toml::Value, key: &str| v[key].as_str().expect("a text").to_owned();
+        Self {
+            targets: texts("graph", "targets"),
+            licences: texts("licenses", "allow").into_iter().collect(),
+            banned: banned
+                .iter()
+                .map(|b| (text(b, "crate"), text(b, "reason")))
+                .collect(),
+        }
+    }
+
+    /// Every package for any of the targets, with all features, and with what only tests need, by name and version.
+    fn packages(&self) -> BTreeMap<(String, String), serde_json::Value> {
+        let mut found = BTreeMap::new();
+        for target in &self.targets {
+            let text = cargo(&[
+                "metadata",
+                "--locked",
+                "--format-version",
+                "1",
+                "--all-features",
+                "--filter-platform",
+                target,
+            ]);
+            let metadata: serde_json::Value =
+                serde_json::from_str(&text).expect("metadata is JSON");
+            for package in metadata["packages"].as_array().expect("packages") {
+                let text = |key: &str| package[key].as_str().expect("a text").to_owned();
+                found.insert((text("name"), text("version")), package.clone());
+            }
+        }
+        assert!(found.len() > 100, "the packages were read");
+        found
+    }
+
+    /// Whether a licence expression (SPDX, and the slash of older packages) can be met with what is allowed.
+    fn allows(&self, expression: &str) -> bool {
+        let spaced = expression
+            .replace('(', " ( ")
+            .replace(')', " ) ")
+            .replace('/', " OR ");
+        let words: Vec<&str> = spaced.split_whitespace().collect();
+        let mut left = words.as_slice();
+        let met = self.any(&mut left);
+        assert!(left.is_empty(), "{expression:?} is no licence expression");
+        met
+    }
+
+    fn any(&self, words: &mut &[&str]) -> bool {
+        let mut met = self.every(words);
+        while let ["OR", rest @ ..] = *words {
+            *words = rest;
+            met |= self.every(words);
+        }
+        met
+    }
+
+    fn every(&self, words: &mut &[&str]) -> bool {
+        let mut met = self.one(words);
+        while let ["AND", rest @ ..] = *words {
+            *words = rest;
+            met &= self.one(words);
+        }
+        met
+    }
+
+    fn one(&self, words: &mut &[&str]) -> bool {
+        match *words {
+            ["(", rest @ ..] => {
+                *words = rest;
+                let met = self.any(words);
+                *words = words
+                    .strip_prefix(&[")"])
+                    .expect("a bracket that is closed");
+                met
+            }
+            [name, "WITH", exception, rest @ ..] => {
+                *words = rest;
+                self.licences.contains(&format!("{name} WITH {exception}"))
+            }
+            [name, rest @ ..] => {
+                *words = rest;
+                self.licences.contains(*name)
+            }
+            [] => panic!("a licence is missing in an expression"),
+        }
+    }
+}
+
+#[test]
+fn licence_expressions_are_read() {
+    let deny = Deny::read();
+    for good in [
+        "MIT",
+        "MIT/Apache-2.0",
+        "Unlicense OR MIT",
+        "GPL-3.0 OR (MIT AND ISC)",
+        "Apache-2.0 WITH LLVM-exception",
+        "(MIT OR Apache-2.0) AND Unicode-3.0",
+    ] {
+        assert!(deny.allows(good), "{good}");
+    }
+    for bad in [
+        "GPL-3.0",
+        "MIT AND GPL-3.0",
+        "MIT OR Apache-2.0 AND GPL-3.0 AND ISC OR AGPL-3.0 AND MIT",
+        "(MIT OR Apache-2.0) AND MPL-2.0",
+        "GPL-2.0 WITH Classpath-exception-2.0",
+    ] {
+        // "AND" binds closer than "OR".
+        assert_eq!(deny.allows(bad), bad.starts_with("MIT OR"), "{bad}");
+    }
+}
+
+#[test]
+fn every_dependency_has_a_licence_that_is_allowed() {
+    let deny = Deny::read();
+    let wrong: Vec<String> = deny
+        .packages()
+        .iter()
+        .filter(|(_, p)| !p["license"].as_str().is_some_and(|l| deny.allows(l)))
+        .map(|((name, version), p)| format!("{name} {version}: {}", p["license"]))
+        .collect();
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn no_dependency_is_banned_or_from_elsewhere() {
+    let deny = Deny::read();
+    let mut wrong = Vec::new();
+    for ((name, version), package) in deny.packages() {
+        if let Some(reason) = deny.banned.get(&name) {
+            wrong.push(format!("{name} {version} is banned: {reason}"));
+        }
+        match package["source"].as_str() {
+            Some(REGISTRY) => {}
+            Some(source) => wrong.push(format!("{name} {version} comes from {source}")),
+            // One of ours: each of its dependencies says which version it needs, or is ours as well.
+            None => {
+                let dependencies = package["dependencies"].as_array().expect("dependencies");
+                let any = dependencies
+                    .iter()
+                    .filter(|d| d["req"] == "*" && d["path"].is_null());
+                wrong.extend(any.map(|d| format!("{name} takes any version of {}", d["name"])));
+                let manifest = package["manifest_path"].as_str().expect("a path");
+                if !Path::new(manifest).starts_with(root()) {
+                    wrong.push(format!("{name} is outside of the repository"));
+                }
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
 // ---- the repository ----
 
 /// Every text file below the root that somebody wrote, with its path from there.

@@ -254,7 +254,7 @@ async fn the_demonstration_brings_machines_that_a_newcomer_can_deploy() {
         stream_dir: c.dir.path().join("demo-stream"),
         timing: fleet::config::Timing::none(),
     };
-    let demo = tokio::spawn(fleet::demo::run(config, cancel.clone()));
+    let demo = tokio::spawn(fleet::demo::run(config.clone(), cancel.clone()));
     let ids = until("three machines can be switched", || async {
         let all = c.admin.get("machines/").await.good();
         let ready = |m: &&Value| {
@@ -282,6 +282,41 @@ async fn the_demonstration_brings_machines_that_a_newcomer_can_deploy() {
     c.machine_with_status(&ids[0], "Deployed").await;
     op(&c, &ids[0], "release", &[]).await;
     c.machine_with_status(&ids[0], "Ready").await;
+    cancel.cancel();
+    demo.await.unwrap().unwrap();
+
+    // Started again on the same data, its BMCs are new ones; the machines that are known can be switched as before.
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let addresses = async || -> Vec<Value> {
+        let mut all = Vec::new();
+        for id in &ids {
+            let path = format!("machines/{id}/");
+            let asked = c.admin.ask(&path, "power_parameters", &[]).await.good();
+            all.push(asked["power_address"].clone());
+        }
+        all
+    };
+    let before = addresses().await;
+    let demo = tokio::spawn(fleet::demo::run(config, cancel.clone()));
+    until("the new BMCs are known", || async {
+        let now = addresses().await;
+        if now.iter().zip(&before).all(|(new, old)| new != old) {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
+    })
+    .await;
+    op(&c, &ids[0], "deploy", &[]).await;
+    c.machine_with_status(&ids[0], "Deployed").await;
+    op(&c, &ids[1], "commission", &[]).await;
+    c.machine_with_status(&ids[1], "Ready").await;
+    let machines = c.admin.get("machines/").await.good();
+    assert_eq!(
+        machines.as_array().map(Vec::len),
+        Some(3),
+        "nobody enlists twice"
+    );
     cancel.cancel();
     demo.await.unwrap().unwrap();
     c.stop().await;

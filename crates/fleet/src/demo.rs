@@ -3,7 +3,7 @@
 //!
 //! [`run`] does all of it for `steelyard up --demo N`; its parts serve tests too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -258,40 +258,60 @@ pub async fn describe_network(api: &Api) -> Result<(), DemoError> {
 /// # Errors
 /// [`DemoError`]; what was done before stays done.
 pub async fn adopt(api: &Api, fleet: &Fleet) -> Result<usize, DemoError> {
+    let machines = list(api).await?;
+    let mut adopted = 0;
+    for machine in machines
+        .iter()
+        .filter(|m| m["power_type"].as_str().unwrap_or_default().is_empty())
+    {
+        if let Some((index, id)) = ours(fleet, machine) {
+            give_power(api, fleet, index, id).await?;
+            adopted += 1;
+        }
+    }
+    Ok(adopted)
+}
+
+/// Machines of an earlier demonstration on the same data: their BMCs are new ones at other addresses. The answer
+/// is which they are.
+async fn adopt_again(api: &Api, fleet: &Fleet) -> Result<BTreeSet<usize>, DemoError> {
+    let mut known = BTreeSet::new();
+    for machine in &list(api).await? {
+        if let Some((index, id)) = ours(fleet, machine) {
+            give_power(api, fleet, index, id).await?;
+            known.insert(index);
+        }
+    }
+    Ok(known)
+}
+
+async fn list(api: &Api) -> Result<Vec<Value>, DemoError> {
     let machines = api
         .get("machines/", &[])
         .await
         .map_err(because("the machines cannot be listed"))?;
-    let mut adopted = 0;
-    for machine in machines
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|m| m["power_type"].as_str().unwrap_or_default().is_empty())
-    {
-        let Some((index, id)) = ours(fleet, machine) else {
-            continue;
-        };
-        let parameters = fleet.power_parameters(index);
-        let mut fields: BTreeMap<String, String> =
-            BTreeMap::from([("power_type".to_owned(), "ipmi".to_owned())]);
-        for (key, value) in parameters.as_object().into_iter().flatten() {
-            fields.insert(
-                format!("power_parameters_{key}"),
-                value.as_str().unwrap_or_default().to_owned(),
-            );
-        }
-        let fields: Vec<(&str, &str)> = fields
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .collect();
-        api.update(&format!("machines/{id}/"), &fields)
-            .await
-            .map_err(because("a machine's power control cannot be set"))?;
-        tag(api, id).await?;
-        adopted += 1;
+    Ok(machines.as_array().cloned().unwrap_or_default())
+}
+
+/// Tells the region how a machine is switched, and marks it as simulated.
+async fn give_power(api: &Api, fleet: &Fleet, index: usize, id: &str) -> Result<(), DemoError> {
+    let parameters = fleet.power_parameters(index);
+    let mut fields: BTreeMap<String, String> =
+        BTreeMap::from([("power_type".to_owned(), "ipmi".to_owned())]);
+    for (key, value) in parameters.as_object().into_iter().flatten() {
+        fields.insert(
+            format!("power_parameters_{key}"),
+            value.as_str().unwrap_or_default().to_owned(),
+        );
     }
-    Ok(adopted)
+    let fields: Vec<(&str, &str)> = fields
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .collect();
+    api.update(&format!("machines/{id}/"), &fields)
+        .await
+        .map_err(because("a machine's power control cannot be set"))?;
+    tag(api, id).await
 }
 
 /// Which machine of the fleet a machine of the API is.
@@ -349,12 +369,19 @@ pub async fn run(config: DemoConfig, cancel: CancellationToken) -> Result<(), De
             ..FleetConfig::new(config.machines, Network::loopback(rack))
         })
         .await?;
+        let known = adopt_again(&api, &fleet).await?;
         tracing::info!(
-            machines = fleet.len(),
+            machines = fleet.len() - known.len(),
+            known = known.len(),
             "simulated machines are being switched on"
         );
-        let fleet = std::sync::Arc::new(fleet);
-        let buttons = fleet.press_all(PAUSE);
+        // Those that are known stay off until the region switches them on.
+        let buttons = async {
+            for index in (0..fleet.len()).filter(|i| !known.contains(i)) {
+                fleet.press(index);
+                sleep(PAUSE).await;
+            }
+        };
         let look = async {
             loop {
                 match adopt(&api, &fleet).await {

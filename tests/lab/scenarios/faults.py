@@ -5,7 +5,7 @@ import json
 
 from lab import Operator, images, verdicts
 from lab.process import run
-from lab.steps import NotYet, wait_for
+from lab.steps import PATIENCE, NotYet, wait_for
 
 # Seconds a machine may stay silent.
 SILENCE_S = 45
@@ -44,7 +44,7 @@ def scenario(lab, _):
     # Without iPXE all go through a loader that has to be fetched; without their own, UEFI machines are given the
     # one that is for everybody else.
     operator.serve_dhcp(disabled_boot_architectures="ipxe,uefi_amd64_tftp,uefi_ebc_tftp,uefi_amd64_http")
-    operator.api.post("maas/", op="set_config", name="node_timeout_seconds", value=SILENCE_S)
+    operator.api.post("maas/", op="set_config", name="node_timeout_seconds", value=round(SILENCE_S * PATIENCE))
     machines = {code: machine(lab, operator, code) for code in (*FIRST, *SECOND)}
 
     run(["ip", "-n", lab.net.rack, "link", "set", f"tap{machines['no-request'].index}", "down"])

@@ -3,7 +3,7 @@
 from lab import Operator, images, verdicts
 from lab.machine import FIRMWARES
 from lab.operator import BOOT_S, DEPLOY_S, OS, RELEASE
-from lab.steps import NotYet, wait_for
+from lab.steps import PATIENCE, NotYet, wait_for
 
 # Where the machine dies, how long it may then stay silent (seconds; longer than the longest silence of a healthy
 # machine before that point), and the verdict.
@@ -41,8 +41,9 @@ def scenario(lab, args):
 
 def stop_at(lab, operator, machine, point):
     limit, code = POINTS[point]
+    silence = round(limit * PATIENCE)
     operator.allocate(machine)
-    operator.api.post("maas/", op="set_config", name="node_timeout_seconds", value=limit)
+    operator.api.post("maas/", op="set_config", name="node_timeout_seconds", value=silence)
     mark = machine.mark()
     with lab.steps.step(f"{machine.name} died: {point}"):
         operator.maas("machine", "deploy", machine.system_id, f"osystem={OS}", f"distro_series={RELEASE}")
@@ -58,7 +59,7 @@ def stop_at(lab, operator, machine, point):
                 raise NotYet(f"{seen['status_name']}: {seen.get('status_message')}")
             return True
 
-        wait_for("Failed deployment", limit + 60, failed)
+        wait_for("Failed deployment", limit + 90, failed)
         lab.steps.note(f"reason: {verdicts.check(operator.api, machine, code)}")
     operator.release(machine)
 

@@ -5,6 +5,9 @@ import os
 import sys
 import time
 
+# By what every limit is multiplied, so that a busy host is not taken for a fault: $STEELYARD_LAB_PATIENCE.
+PATIENCE = float(os.environ.get("STEELYARD_LAB_PATIENCE") or 1)
+
 
 # Limits are for a host that has little else to do. On one that is busy all of them may be some times longer.
 PATIENCE = float(os.environ.get("STEELYARD_LAB_PATIENCE", "1"))
@@ -19,7 +22,7 @@ class NotYet(Exception):
 
 
 def wait_for(what, limit, check, interval=0.5):
-    """Call `check` until it returns something true or `limit` seconds have passed; returns what it returned.
+    """Call `check` until it returns something true or `limit` seconds (times PATIENCE) have passed; returns what it returned.
 
     `check` says what it sees by raising NotYet; any other exception ends the wait at once.
     """

@@ -206,6 +206,8 @@ impl Server {
             );
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
+            // GRUB knows "Content-Length" in this spelling only, and without it waits for the end of the connection.
+            .title_case_headers(true)
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(MAX_HEAD)
             .half_close(true)

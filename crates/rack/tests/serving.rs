@@ -538,6 +538,46 @@ async fn parts_lengths_and_tags_are_as_http_has_them() {
     rack.stop().await;
 }
 
+/// GRUB compares "Content-Length: " byte by byte, reads to the end of the connection where it does not find it, and
+/// takes what comes with a 404 for the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn grub_understands_the_answers_to_it() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (region, dir) = (
+        a_region(Status::Commissioning),
+        tempfile::tempdir().unwrap(),
+    );
+    let rack = a_rack(&region, dir.path()).await;
+    settled(&rack, &region).await;
+    let mut stream = tokio::net::TcpStream::connect(rack.http_addresses()[0])
+        .await
+        .unwrap();
+    for (path, status) in [
+        ("/grub/grub.cfg", 200),
+        ("/grub/x86_64-efi/fs.lst", 404),
+        ("/grub/grub.cfg", 200),
+    ] {
+        let ask = format!("GET {path} HTTP/1.1\r\nHost: 10.0.0.1\r\nUser-Agent: GRUB 2.06\r\n\r\n");
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        let length = head
+            .lines()
+            .find_map(|l| l.strip_prefix("Content-Length: "))
+            .unwrap_or_else(|| panic!("no length that GRUB reads: {head}"))
+            .parse::<usize>()
+            .unwrap();
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).await.unwrap();
+        assert_eq!(body.is_empty(), status == 404, "{head}");
+    }
+    rack.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn loaders_come_from_the_region_else_from_the_distribution() {
     let (region, dir) = (

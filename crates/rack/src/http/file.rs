@@ -99,7 +99,12 @@ impl Server {
             Ok(opened) => opened,
             Err(OpenError::NotFound) => {
                 transfer.end(FileOutcome::NotFound);
-                return text(StatusCode::NOT_FOUND, "No such file.\n");
+                let words = if is_grub(request.headers()) {
+                    ""
+                } else {
+                    "No such file.\n"
+                };
+                return text(StatusCode::NOT_FOUND, words);
             }
             Err(OpenError::Unavailable(_)) => {
                 transfer.end(FileOutcome::Failed);
@@ -110,6 +115,13 @@ impl Server {
         };
         respond(request.method(), request.headers(), opened, transfer)
     }
+}
+
+/// Whether GRUB asks. It runs the body of a 404 as the configuration that it asked for.
+fn is_grub(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::USER_AGENT)
+        .is_some_and(|v| v.as_bytes().starts_with(b"GRUB "))
 }
 
 fn respond(

@@ -2,7 +2,7 @@
 
 from lab import Operator, images
 from lab.machine import FIRMWARES
-from lab.steps import NotYet, wait_for
+from lab.steps import PATIENCE, NotYet, wait_for
 
 # Minutes a machine may stay silent; the region allows a deployment twice that.
 NODE_TIMEOUT_MIN = 2
@@ -24,7 +24,7 @@ def scenario(lab, args):
     operator.set_power(machine)
     operator.commission(machine)
     operator.allocate(machine)
-    operator.api.post("maas/", op="set_config", name="node_timeout", value=NODE_TIMEOUT_MIN)
+    operator.api.post("maas/", op="set_config", name="node_timeout", value=round(NODE_TIMEOUT_MIN * PATIENCE))
     operator.maas("machine", "deploy", machine.system_id, "osystem=debian", "distro_series=bookworm")
 
     def failed():

@@ -5,10 +5,6 @@ import os
 import sys
 import time
 
-# By what every limit is multiplied, so that a busy host is not taken for a fault: $STEELYARD_LAB_PATIENCE.
-PATIENCE = float(os.environ.get("STEELYARD_LAB_PATIENCE") or 1)
-
-
 # Limits are for a host that has little else to do. On one that is busy all of them may be some times longer.
 PATIENCE = float(os.environ.get("STEELYARD_LAB_PATIENCE", "1"))
 

@@ -85,6 +85,9 @@ def seen(operator, machine, kind, limit, wanted):
         entries = boots[0]["entries"] if boots else []
         if any(e["kind"] == kind and wanted(e) for e in entries):
             return True
+        status = operator.api.machine(machine.system_id)["status_name"]
+        if status != "Deploying":
+            raise RuntimeError(f"{machine.name} is {status} before it could be stopped")
         raise NotYet(f"{len(entries)} entries")
 
     wait_for(f"{machine.name} to come to {kind} {limit}", limit, check, interval=0.3)

@@ -133,7 +133,7 @@ def reported(operator, machine):
     if not {"dhcp", "config"} <= kinds:
         raise NotYet(f"{len(boots)} new boots with {sorted(kinds)}")
     new = {e["type"] for e in events(operator, machine) if e["id"] not in operator.events_before}
-    if "PXE Request" not in new and "Performing PXE boot" not in new:
+    if "Asked for its boot configuration" not in new:
         raise NotYet(f"new events {sorted(new)}")
     addresses = {a["ip"] for a in operator.api.get(f"subnets/{operator.subnet['id']}/", op="ip_addresses")}
     if operator.leased not in addresses:

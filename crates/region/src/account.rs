@@ -123,11 +123,17 @@ async fn authenticate(call: Call) -> Result<Answer, ApiError> {
         call.args().required("username")?,
         call.args().required("password")?,
     );
+    // Noted before the password is looked at, so that many at once gain nothing.
+    let attempt = call
+        .region()
+        .attempts
+        .begin(username, call.origin().ip, call.now())?;
     let Some(user) = user::check_password(call.region(), username, password).await? else {
         return Err(ApiError::Forbidden(
             "Wrong user name or password.".to_owned(),
         ));
     };
+    call.region().attempts.succeeded(&attempt);
     let name = call
         .args()
         .filled("consumer")

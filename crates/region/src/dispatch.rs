@@ -112,6 +112,9 @@ pub fn body_limit(region: &Region, target: &str) -> usize {
         .unwrap_or(0)
 }
 
+/// Characters of a caller's trace id that are given back.
+const MAX_TRACE: usize = 128;
+
 /// Answers a request.
 pub async fn dispatch(region: &Arc<Region>, incoming: Incoming) -> Answer {
     let face = split(&incoming.target).map(|t| t.face);
@@ -126,6 +129,9 @@ pub async fn dispatch(region: &Arc<Region>, incoming: Incoming) -> Answer {
             now,
         )
     });
+    let trace: Option<String> = incoming
+        .header("maas-trace-id")
+        .map(|t| t.chars().take(MAX_TRACE).collect());
     let mut answer = match answer(region, incoming).await {
         Ok(a) => a,
         Err(e) => e.answer(),
@@ -140,6 +146,9 @@ pub async fn dispatch(region: &Arc<Region>, incoming: Incoming) -> Answer {
         answer
             .headers
             .push(("Vary", "Authorization, Cookie".to_owned()));
+        if let Some(trace) = trace {
+            answer.headers.push(("MAAS-trace-id", trace));
+        }
     }
     answer
 }

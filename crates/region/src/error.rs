@@ -34,6 +34,9 @@ pub enum ApiError {
     /// 413.
     #[error("{0}")]
     TooLarge(String),
+    /// 429: too often; try again after these seconds.
+    #[error("{0}")]
+    TooMany(String, u64),
     /// 503: something this needs is not there now; try again after these seconds.
     #[error("{0}")]
     Unavailable(String, u32),
@@ -93,6 +96,7 @@ impl ApiError {
             Self::Method(allow) => text(405, String::new()).header("Allow", allow),
             Self::Conflict(s) => text(409, s),
             Self::TooLarge(s) => text(413, s),
+            Self::TooMany(s, after) => text(429, s).header("Retry-After", after.to_string()),
             Self::Unavailable(s, after) => text(503, s).header("Retry-After", after.to_string()),
             Self::Store(StoreError::Conflict { .. }) => {
                 text(409, "Too many changes at once; try again.".to_owned())

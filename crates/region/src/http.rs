@@ -6,20 +6,45 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
+use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::answer::{Answer, Content, JSON};
 use crate::dispatch::{self, Incoming};
 use crate::error::ApiError;
+use crate::https::TlsListener;
 use crate::region::Region;
+use crate::{compress, health, metrics};
 
 /// How long a client may take to send its request.
 pub const REQUEST_TIME: Duration = Duration::from_secs(300);
+/// How long requests over TLS may go on after HTTPS was switched off.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What every request is given.
+#[derive(Clone)]
+struct App {
+    region: Arc<Region>,
+    /// How the socket is spoken to, unless a proxy says otherwise.
+    scheme: &'static str,
+}
+
+fn app(
+    region: Arc<Region>,
+    scheme: &'static str,
+) -> IntoMakeServiceWithConnectInfo<Router, SocketAddr> {
+    Router::new()
+        .fallback(handle)
+        .with_state(App { region, scheme })
+        .into_make_service_with_connect_info::<SocketAddr>()
+}
 
 /// Serves the region on a socket until it stops.
 ///
@@ -27,17 +52,31 @@ pub const REQUEST_TIME: Duration = Duration::from_secs(300);
 /// When the socket fails.
 pub async fn serve(region: Arc<Region>, listener: TcpListener) -> std::io::Result<()> {
     let stop = region.stop.clone();
-    let app = Router::new().fallback(handle).with_state(region);
-    axum::serve(
-        listener,
-        app.into_make_service_with_connect_info::<SocketAddr>(),
-    )
-    .with_graceful_shutdown(async move { stop.cancelled().await })
-    .await
+    axum::serve(listener, app(region, "http"))
+        .with_graceful_shutdown(async move { stop.cancelled().await })
+        .await
+}
+
+/// The same over TLS, until it is told to stop.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve_tls(
+    region: Arc<Region>,
+    listener: TlsListener,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let until = stop.clone();
+    let serving = axum::serve(listener.tap_io(|_| {}), app(region, "https"))
+        .with_graceful_shutdown(async move { until.cancelled().await });
+    tokio::select! {
+        ended = async { serving.await } => ended,
+        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+    }
 }
 
 async fn handle(
-    State(region): State<Arc<Region>>,
+    State(App { region, scheme }): State<App>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
@@ -47,7 +86,7 @@ async fn handle(
         .path_and_query()
         .map_or("/", |p| p.as_str())
         .to_owned();
-    if let Some(answer) = plain(&target) {
+    if let Some(answer) = plain(&region, &target).await {
         return into_response(answer);
     }
     let limit = dispatch::body_limit(&region, &target);
@@ -71,9 +110,11 @@ async fn handle(
         }
     };
     let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok());
-    let scheme = header("x-forwarded-proto").unwrap_or("http");
+    let scheme = header("x-forwarded-proto").unwrap_or(scheme);
     let host = header("x-forwarded-host")
         .or_else(|| header("host"))
+        // HTTP/2 has it in the request line.
+        .or_else(|| parts.uri.authority().map(|a| a.as_str()))
         .unwrap_or("localhost");
     let base = format!("{scheme}://{host}");
     let headers = parts
@@ -95,11 +136,17 @@ async fn handle(
         via: None,
         base,
     };
-    into_response(dispatch::dispatch(&region, incoming).await)
+    let packed = header("accept-encoding").is_some_and(compress::wants);
+    let answer = dispatch::dispatch(&region, incoming).await;
+    into_response(if packed {
+        compress::pack(answer)
+    } else {
+        answer
+    })
 }
 
 /// Pages that are no operations.
-fn plain(target: &str) -> Option<Answer> {
+async fn plain(region: &Region, target: &str) -> Option<Answer> {
     match target.split('?').next().unwrap_or("") {
         "/" | "/MAAS" => Some(Answer {
             status: 302,
@@ -107,6 +154,11 @@ fn plain(target: &str) -> Option<Answer> {
             content: Content::Empty,
         }),
         "/healthz" => Some(Answer::text("ok\n")),
+        "/readyz" => Some(health::ready(region).await),
+        "/metrics" => Some(match metrics::page(region).await {
+            Ok(page) => Answer::bytes(page.into(), metrics::CONTENT_TYPE),
+            Err(e) => e.answer(),
+        }),
         _ => None,
     }
 }

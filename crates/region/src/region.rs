@@ -13,6 +13,7 @@ use store::{Db, Target};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::attempts::Attempts;
 use crate::auth::Nonces;
 use crate::describe;
 use crate::error::ApiError;
@@ -55,6 +56,8 @@ pub struct Region {
     pub agents: Agents,
     /// Nonces of signed requests.
     pub nonces: Nonces,
+    /// Log-ins that failed.
+    pub attempts: Attempts,
     /// All operations by path.
     pub router: Router,
     /// Racks that are connected.
@@ -100,6 +103,7 @@ impl Region {
             sealer,
             agents: Agents::new(&config.agents),
             nonces: Nonces::default(),
+            attempts: Attempts::default(),
             router: Router::new(&table),
             hub: Hub::default(),
             queries: Mutex::default(),

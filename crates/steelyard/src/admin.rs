@@ -110,13 +110,26 @@ async fn create(region: &Arc<Region>, args: CreateAdminArgs) -> anyhow::Result<(
             ))?);
         }
     }
-    let username = or_ask(args.username, "--username", "Username: ")?;
-    let password = match args.password {
+    make(region, args.username, args.password, args.email).await
+}
+
+/// Makes an administrator; what is not given is asked for on the terminal, the password twice.
+///
+/// # Errors
+/// When it is refused, or something is missing and nobody can be asked.
+pub async fn make(
+    region: &Arc<Region>,
+    username: Option<String>,
+    password: Option<String>,
+    email: Option<String>,
+) -> anyhow::Result<()> {
+    let username = or_ask(username, "--username", "Username: ")?;
+    let password = match password {
         Some(p) if p == "-" => first_line()?,
         Some(p) => p,
         None => new_password()?,
     };
-    let email = or_ask(args.email, "--email", "E-mail: ")?;
+    let email = or_ask(email, "--email", "E-mail: ")?;
     user::create_admin(region, &username, &password, &email, now())
         .await
         .map_err(said)?;

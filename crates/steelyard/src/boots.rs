@@ -7,11 +7,9 @@ use metal::Timestamp;
 use metal::timeline::{Entry, What};
 use serde_json::Value;
 
-use crate::client::api::{self, Api};
-use crate::client::oauth::Credentials;
-use crate::client::profile::Profiles;
-use crate::data::DataArgs;
-use crate::{admin, out, running};
+use crate::client::api::Api;
+use crate::out;
+use crate::server::ServerArgs;
 
 /// `steelyard boots`.
 #[derive(clap::Args)]
@@ -21,22 +19,8 @@ pub struct BootsArgs {
     /// Show every boot that is kept in full, not only the newest
     #[arg(long)]
     all: bool,
-    /// Profile of "maas login" to ask with
-    #[arg(long, conflicts_with = "url")]
-    profile: Option<String>,
-    /// Server to ask
-    #[arg(long, requires = "api_key")]
-    url: Option<String>,
-    /// Key for that server
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "STEELYARD_API_KEY",
-        hide_env_values = true
-    )]
-    api_key: Option<String>,
     #[command(flatten)]
-    data: DataArgs,
+    server: ServerArgs,
 }
 
 /// Prints the timeline.
@@ -44,7 +28,7 @@ pub struct BootsArgs {
 /// # Errors
 /// When there is no server to ask, or no such machine.
 pub async fn run(args: BootsArgs) -> anyhow::Result<ExitCode> {
-    let api = server(&args).await?;
+    let api = args.server.connect().await?;
     let id = system_id(&api, &args.machine).await?;
     let boots = api
         .get(&format!("/MAAS/api/v1/machines/{id}/boots"))
@@ -52,38 +36,6 @@ pub async fn run(args: BootsArgs) -> anyhow::Result<ExitCode> {
         .json()?;
     out::bytes(render(&boots, args.all).as_bytes())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The server that is meant: the one named, the process on the data directory, or the only profile.
-async fn server(args: &BootsArgs) -> anyhow::Result<Api> {
-    if let (Some(url), Some(key)) = (&args.url, &args.api_key) {
-        let key: Credentials = key.parse()?;
-        return Api::new(&api::normalise(url)?, Some(key), None, false);
-    }
-    let profiles = Profiles::open()?;
-    if let Some(name) = &args.profile {
-        return Api::of(
-            profiles
-                .get(name)
-                .with_context(|| format!("there is no profile {name}"))?,
-            false,
-        );
-    }
-    let data = args.data.resolve()?;
-    if data.is_running()?
-        && let Some(r) = running::read(&data.dir)
-    {
-        let key: Credentials = admin::any_admin_key(&args.data).await?.parse()?;
-        return Api::new(&api::normalise(&r.url)?, Some(key), None, false);
-    }
-    let mut all = profiles.iter();
-    match (all.next(), all.next()) {
-        (Some((_, only)), None) => Api::of(only, false),
-        _ => anyhow::bail!(
-            "nothing is running on {}; name a --profile, or --url and --api-key",
-            data.dir.display()
-        ),
-    }
 }
 
 /// The system id of a machine by its host name, its full name or its system id.

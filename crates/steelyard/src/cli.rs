@@ -8,21 +8,42 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::{admin, boots, client, enrolment, log, out, status, up};
+use crate::{
+    admin, audit, backup, boots, client, completion, enrolment, import, log, out, setup, status,
+    tls, up,
+};
 
 /// Not understood, or refused by the API.
 pub const USAGE: u8 = 2;
 
 /// The words of administration that the name `maas` knows beside those of the client. A profile cannot
 /// have one of them as its name.
-pub const ADMIN_WORDS: [&str; 7] = [
+pub const ADMIN_WORDS: [&str; 16] = [
     "up",
+    "init",
     "createadmin",
     "apikey",
     "rack-secret",
     "register-rack",
     "status",
+    "config",
+    "config-tls",
     "boots",
+    "audit",
+    "import",
+    "backup",
+    "restore",
+    "migrate",
+    "completion",
+];
+
+/// The names that the program answers to.
+pub const NAMES: [&str; 5] = [
+    "steelyard",
+    "maas",
+    "maas-region",
+    "maas-region-admin",
+    "maas-rack",
 ];
 
 /// Bare-metal provisioning: a region and a rack in one program.
@@ -37,6 +58,8 @@ struct Cli {
 enum Command {
     /// Run the region, and the rack beside it, in the foreground
     Up(up::UpArgs),
+    /// Prepare this host: data directory, database, administrator
+    Init(setup::InitArgs),
     /// Make an administrator
     Createadmin(admin::CreateAdminArgs),
     /// Print the API key of a user
@@ -48,8 +71,24 @@ enum Command {
     RegisterRack(enrolment::RegisterArgs),
     /// Say whether it runs, what it serves, and what is off
     Status(status::StatusArgs),
+    /// Show what this host is set to
+    Config(setup::ConfigArgs),
+    /// Serve the API over HTTPS with a certificate of yours; no restart
+    ConfigTls(tls::TlsArgs),
     /// Show what was seen of a machine's boots, and what is wrong
     Boots(boots::BootsArgs),
+    /// Show who changed what
+    Audit(audit::AuditArgs),
+    /// Add or change many things at once, from a list
+    Import(import::ImportArgs),
+    /// Write everything in the database to a file, also while the region runs
+    Backup(backup::BackupArgs),
+    /// Load a backup into a database
+    Restore(backup::RestoreArgs),
+    /// Move everything from SQLite to PostgreSQL
+    Migrate(backup::MigrateArgs),
+    /// Print a script with which a shell completes these commands
+    Completion(completion::CompletionArgs),
     /// Call the API, as the command `maas` does
     #[command(disable_help_flag = true)]
     Maas {
@@ -71,6 +110,14 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         .and_then(OsStr::to_str)
         .unwrap_or("steelyard")
         .to_owned();
+    let root = || Cli::command().name("steelyard");
+    if arguments.get(1).is_some_and(|a| a == completion::ASK) {
+        let words: Vec<String> = arguments[2..]
+            .iter()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect();
+        return finish(&name, completion::answer(&name, &root(), &words));
+    }
     if name == "maas"
         && !arguments
             .get(1)
@@ -79,10 +126,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     {
         return client::run("maas", arguments.into_iter().skip(1).collect());
     }
-    let known = ["maas", "maas-region", "maas-rack"]
-        .iter()
-        .find(|n| **n == name)
-        .unwrap_or(&"steelyard");
+    let known = NAMES.iter().find(|n| **n == name).unwrap_or(&"steelyard");
+    let arguments = one_dash(arguments);
     let arguments = if *known == "maas-rack" {
         as_rack(arguments)
     } else {
@@ -107,6 +152,15 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             log::start(log::Form::Human, "warn");
             client::block_on(async {
                 match other {
+                    Command::Init(args) => setup::init(args).await,
+                    Command::Config(args) => setup::config(&args),
+                    Command::Audit(args) => audit::run(args).await,
+                    Command::Backup(args) => backup::backup(args).await,
+                    Command::Restore(args) => backup::restore(args).await,
+                    Command::Migrate(args) => backup::migrate(args).await,
+                    Command::ConfigTls(args) => tls::run(args).await,
+                    Command::Import(args) => import::run(args).await,
+                    Command::Completion(args) => completion::print(&args),
                     Command::Createadmin(args) => admin::create_admin(args).await,
                     Command::Apikey(args) => admin::api_key(args).await,
                     Command::RackSecret(args) => enrolment::rack_secret(args).await,
@@ -119,6 +173,33 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     finish(&name, result)
+}
+
+/// `init -mode all` is how old instructions spell it.
+fn one_dash(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.get(1).is_some_and(|a| a == "init") {
+        for a in &mut arguments[2..] {
+            match a.to_str() {
+                Some("-mode") => *a = "--mode".into(),
+                Some(x) if x.starts_with("-mode=") => *a = format!("-{x}").into(),
+                _ => {}
+            }
+        }
+    }
+    arguments
+}
+
+/// The words of administration and what each is for.
+#[must_use]
+pub fn about() -> Vec<(String, String)> {
+    let all = Cli::command();
+    all.get_subcommands()
+        .filter(|c| ADMIN_WORDS.contains(&c.get_name()))
+        .map(|c| {
+            let about = c.get_about().map(ToString::to_string).unwrap_or_default();
+            (c.get_name().to_owned(), about)
+        })
+        .collect()
 }
 
 /// Under the name `maas-rack`, to run means to run a rack; so does nothing at all.

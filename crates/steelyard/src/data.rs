@@ -32,7 +32,8 @@ pub struct DataArgs {
         long,
         value_name = "URL",
         env = "STEELYARD_DATABASE",
-        hide_env_values = true
+        hide_env_values = true,
+        alias = "database-uri"
     )]
     pub database: Option<String>,
 }
@@ -80,6 +81,15 @@ impl Data {
         match self.database {
             Target::Sqlite(_) => "SQLite",
             Target::Postgres(_) => "PostgreSQL",
+        }
+    }
+
+    /// Whether there is a region's database, as far as this host can tell without asking one.
+    #[must_use]
+    pub fn has_database(&self) -> bool {
+        match &self.database {
+            Target::Sqlite(path) => path.exists(),
+            Target::Postgres(_) => true,
         }
     }
 

@@ -57,6 +57,28 @@ pub struct RegisterArgs {
     force: bool,
 }
 
+impl RegisterArgs {
+    /// As if this had been typed.
+    ///
+    /// # Errors
+    /// When the address makes no sense.
+    pub fn new(data_dir: Option<PathBuf>, url: &str, secret: String) -> anyhow::Result<Self> {
+        Ok(Self {
+            data_dir,
+            url: vec![url.parse().map_err(anyhow::Error::msg)?],
+            secret,
+            name: None,
+            force: false,
+        })
+    }
+}
+
+/// Whether this host's rack was registered with a region elsewhere.
+#[must_use]
+pub fn is_registered(data: &Data) -> bool {
+    data.rack().join(FILE).exists()
+}
+
 fn valid(text: &str) -> Result<Duration, String> {
     let form = || "a number with s, m, h or d, as in 24h".to_owned();
     let unit = match text.chars().last() {

@@ -170,6 +170,9 @@ async fn serve(args: UpArgs) -> anyhow::Result<ExitCode> {
     region::worker::start(&region);
     region::image::start(&region);
     let mut api = tokio::spawn(region::http::serve(Arc::clone(&region), listener));
+    region
+        .tasks
+        .spawn(region::https::serve(Arc::clone(&region), address.ip()));
     let link_address = match link {
         Some(listener) => Some(serve_link(&region, listener)?),
         None => None,

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod copy;
 pub mod db;
 pub mod dialect;
 pub mod error;

@@ -17,7 +17,18 @@ pub struct Line {
     pub debug: bool,
     /// `-k` or `--insecure`: do not check certificates.
     pub insecure: bool,
+    /// `--table` or `--json`: how to print the answer, whatever reads it.
+    pub form: Option<Form>,
     words: Vec<String>,
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Table,
+    /// As it came.
+    Json,
 }
 
 /// A value to send.
@@ -68,6 +79,8 @@ impl Line {
                 "-h" | "--help" => line.help = true,
                 "-d" | "--debug" => line.debug = true,
                 "-k" | "--insecure" => line.insecure = true,
+                "--table" => line.form = Some(Form::Table),
+                "--json" => line.form = Some(Form::Json),
                 option if option.starts_with('-') && option.len() > 1 && !option.contains('=') => {
                     return Err(Usage(format!("there is no option {option}")));
                 }

@@ -8,7 +8,7 @@ use crate::cli;
 const INDENT: usize = 24;
 /// Columns of a line.
 const WIDTH: usize = 100;
-const OPTIONS: &str = "\nOptions:\n  -h, --help            Show this\n  -d, --debug           Show the headers of the answer\n  -k, --insecure        Do not check the server's certificate\n";
+const OPTIONS: &str = "\nOptions:\n  -h, --help            Show this\n  -d, --debug           Show the headers of the answer\n  -k, --insecure        Do not check the server's certificate\n  --json, --table         Print the answer as it came, or as a table [default: a table on a terminal]\n";
 
 /// Without a profile.
 #[must_use]
@@ -25,11 +25,9 @@ pub fn top(name: &str, profiles: &Profiles) -> String {
         "Read the descriptions of the servers again",
     );
     if name == "maas" {
-        text.push_str(&format!("  {}\n", cli::ADMIN_WORDS.join(", ")));
-        text.push_str(&format!(
-            "{:INDENT$}Run and administer a region on this host\n",
-            ""
-        ));
+        for (word, about) in cli::about() {
+            entry(&mut text, &word, &about);
+        }
     }
     text.push_str("\nProfiles:\n");
     for (name, p) in profiles.iter() {

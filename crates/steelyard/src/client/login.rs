@@ -12,7 +12,7 @@ use super::api::{self, Api};
 use super::oauth::Credentials;
 use super::profile::{Profile, Profiles};
 use super::{Usage, describe};
-use crate::{cli, out};
+use crate::{cli, completion, out};
 
 /// Commands that are no profiles.
 pub const WORDS: [&str; 4] = ["login", "logout", "list", "refresh"];
@@ -90,7 +90,8 @@ async fn login(
 ) -> anyhow::Result<()> {
     let reserved = WORDS.contains(&profile_name)
         || cli::ADMIN_WORDS.contains(&profile_name)
-        || profile_name == "help";
+        || profile_name == "help"
+        || profile_name == completion::ASK;
     if reserved || profile_name.is_empty() || profile_name.starts_with('-') {
         return Err(Usage(format!("a profile cannot be called \"{profile_name}\"")).into());
     }

@@ -7,12 +7,13 @@
 
 pub mod api;
 mod arguments;
-mod describe;
+pub mod describe;
 mod help;
-mod login;
+pub mod login;
 pub mod oauth;
 pub mod profile;
 mod request;
+pub mod table;
 mod upload;
 
 use std::ffi::OsString;
@@ -126,7 +127,7 @@ async fn call(name: &str, profile_name: &str, words: &[String]) -> anyhow::Resul
         api.send(request::build(resource, action, &arguments))
             .await?
     };
-    request::print(&answer, description.hash, line.debug)
+    request::print(&answer, description.hash, &line)
 }
 
 /// Shows a help text: asked for, or because the line ends too early.

@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use percent_encoding::{percent_encode, utf8_percent_encode};
 use reqwest::Method;
+use reqwest::header::CONTENT_TYPE;
 
 use super::api::{Answer, Body, Request};
-use super::arguments::{Arguments, Value};
+use super::arguments::{Arguments, Form, Line, Value};
 use super::describe::{Action, Resource};
 use super::oauth::RESERVED;
+use super::table;
 use crate::{cli, out};
 
 /// The header with the hash of the current description.
@@ -71,12 +73,19 @@ fn encoded(bytes: &[u8]) -> String {
         .replace("%20", "+")
 }
 
+/// Whether an answer is JSON.
+fn is_json(answer: &Answer) -> bool {
+    let kind = answer.headers.get(CONTENT_TYPE);
+    kind.and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.starts_with("application/json"))
+}
+
 /// Prints an answer and gives the exit status.
 ///
 /// # Errors
 /// When standard output fails.
-pub fn print(answer: &Answer, hash: &str, debug: bool) -> anyhow::Result<ExitCode> {
-    if debug {
+pub fn print(answer: &Answer, hash: &str, line: &Line) -> anyhow::Result<ExitCode> {
+    if line.debug {
         out::complain(&answer.status_line);
         for (name, value) in &answer.headers {
             out::complain(&format!(
@@ -86,20 +95,28 @@ pub fn print(answer: &Answer, hash: &str, debug: bool) -> anyhow::Result<ExitCod
         }
         out::complain("");
     }
-    let ended = answer.body.ends_with(b"\n");
-    if out::is_terminal() {
-        if answer.is_success() {
-            out::line("Success.")?;
-            if !answer.body.is_empty() {
-                out::line("Machine-readable output follows:")?;
+    let form = line.form.unwrap_or(if out::is_terminal() {
+        Form::Table
+    } else {
+        Form::Json
+    });
+    match form {
+        Form::Json => out::bytes(&answer.body)?,
+        Form::Table => {
+            let table = is_json(answer)
+                .then(|| table::render(&answer.body))
+                .flatten();
+            match table {
+                Some(text) if answer.is_success() => out::line(&text)?,
+                _ if answer.body.is_empty() && answer.is_success() => out::line("Done.")?,
+                _ => {
+                    out::bytes(&answer.body)?;
+                    if !answer.body.is_empty() && !answer.body.ends_with(b"\n") {
+                        out::line("")?;
+                    }
+                }
             }
         }
-        out::bytes(&answer.body)?;
-        if !ended && !answer.body.is_empty() {
-            out::line("")?;
-        }
-    } else {
-        out::bytes(&answer.body)?;
     }
     let current = answer.headers.get(HASH).and_then(|h| h.to_str().ok());
     if current.is_some_and(|c| c != hash) {

@@ -23,7 +23,7 @@ const FOREIGN: [&str; 12] = [
     "no_proxy",
 ];
 
-/// A directory with a home and a data directory, and the program under its four names.
+/// A directory with a home and a data directory, and the program under its names.
 pub struct Place {
     dir: tempfile::TempDir,
 }
@@ -55,7 +55,13 @@ impl Done {
 impl Place {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["steelyard", "maas", "maas-region", "maas-rack"] {
+        for name in [
+            "steelyard",
+            "maas",
+            "maas-region",
+            "maas-region-admin",
+            "maas-rack",
+        ] {
             symlink(env!("CARGO_BIN_EXE_steelyard"), dir.path().join(name)).unwrap();
         }
         Self { dir }
@@ -85,7 +91,7 @@ impl Place {
         c
     }
 
-    fn run(&self, name: &str, arguments: &[&str], input: &str) -> Done {
+    pub fn run(&self, name: &str, arguments: &[&str], input: &str) -> Done {
         let mut c = self.command(name, arguments);
         let mut child = c
             .stdin(Stdio::piped())
@@ -100,6 +106,40 @@ impl Place {
             code: o.status.code().unwrap_or(-1),
             out: String::from_utf8(o.stdout).unwrap(),
             err: String::from_utf8(o.stderr).unwrap(),
+        }
+    }
+
+    /// Runs a command on a terminal of its own (`script` of util-linux), where `input` is typed. What it
+    /// wrote is in `out`, wherever it wrote it.
+    pub fn on_terminal(&self, name: &str, arguments: &[&str], input: &str) -> Done {
+        let quoted = |w: &str| format!("'{}'", w.replace('\'', "'\\''"));
+        let program = self.path(name).display().to_string();
+        let words = std::iter::once(program.as_str()).chain(arguments.iter().copied());
+        let line = words.map(quoted).collect::<Vec<_>>().join(" ");
+        let like = self.command(name, arguments);
+        let mut c = Command::new("script");
+        c.args(["--quiet", "--return", "--command", &line, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for (key, value) in like.get_envs() {
+            match value {
+                Some(v) => c.env(key, v),
+                None => c.env_remove(key),
+            };
+        }
+        let mut child = c.spawn().unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        let o = child.wait_with_output().unwrap();
+        Done {
+            code: o.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&o.stdout).replace("\r\n", "\n"),
+            err: String::from_utf8_lossy(&o.stderr).into_owned(),
         }
     }
 

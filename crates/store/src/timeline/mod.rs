@@ -25,7 +25,7 @@ pub const MAX_STRANGERS: i64 = 1_000;
 /// Name of the file on SQLite.
 pub const FILE_NAME: &str = "timeline.db";
 
-static SCHEMA: Schema = Schema {
+pub(crate) static SCHEMA: Schema = Schema {
     make: "CREATE TABLE IF NOT EXISTS timeline_version (version BIGINT NOT NULL PRIMARY KEY)",
     newest: "SELECT COALESCE(MAX(version), 0) FROM timeline_version",
     note: "INSERT INTO timeline_version (version) VALUES ($1)",
@@ -304,6 +304,11 @@ impl Timeline {
                 async move { crate::exec!(tx, "DELETE FROM boot WHERE system_id = $1", system_id) }.boxed()
             })
             .await
+    }
+
+    /// The database under it, for copies.
+    pub(crate) const fn db(&self) -> &Db {
+        &self.db
     }
 
     /// Closes the database: what was accepted is finished first.

@@ -48,3 +48,6 @@ CREATE TABLE mdns_name (
     UNIQUE (interface_id, ip)
 ) @strict;
 CREATE INDEX mdns_name_ip ON mdns_name (ip);
+
+-- A bridge that was made while somebody had the machine: it ends with the allocation.
+ALTER TABLE interface ADD COLUMN acquired @bool NOT NULL DEFAULT FALSE;

@@ -19,6 +19,9 @@ const NESTED: &[(&str, &str)] = &[
     ("vlan", "vlan"),
     ("vlans[]", "vlan"),
     ("subnet", "subnet"),
+    ("subnets[]", "subnet"),
+    ("source", "subnet"),
+    ("destination", "subnet"),
     ("zone", "zone"),
     ("pool", "resourcepool"),
     ("domain", "domain"),
@@ -306,6 +309,8 @@ fn mask(key: &str, value: &Value) -> Value {
                     "N"
                 } else if system_id {
                     "SYSTEM_ID"
+                } else if p.starts_with("subnet-") && s.starts_with("/MAAS/") {
+                    "subnet-N"
                 } else {
                     p
                 }
@@ -321,6 +326,9 @@ fn mask(key: &str, value: &Value) -> Value {
             }
             if key == "fabric" || key == "name" && s.starts_with("fabric-") {
                 return "fabric-N".into();
+            }
+            if key == "name" && s.starts_with("subnet-") {
+                return "subnet-N".into();
             }
             joined.into()
         }
@@ -371,6 +379,38 @@ steelyard_tests::front_test! {
         })
         .await;
         let guest = guest["system_id"].as_str().expect("an id").to_owned();
+        // And one with a bond of two cards, a VLAN on it and a bridge on that.
+        let stack = f.machine(&[("hostname", "a-stack")]).await;
+        let cards = format!("nodes/{}/interfaces/", stack["system_id"].as_str().expect("an id"));
+        let mac = steelyard_tests::front::mac();
+        let second = a.op(&cards, "create_physical", &[("mac_address", &mac), ("name", "eth7"), ("vlan", &*subnet["vlan"]["id"].to_string())]).await.good();
+        let first = stack["interface_set"][0]["id"].to_string();
+        let vlan = a.create("fabrics/0/vlans/", &[("vid", "77"), ("name", "a-vlan"), ("mtu", "1400")]).await.good();
+        let fields = [("name", "bond0"), ("parents", first.as_str()), ("parents", &*second["id"].to_string()), ("bond_mode", "802.3ad")];
+        let bond = a.op(&cards, "create_bond", &fields).await.good();
+        let fields = [("parent", &*bond["id"].to_string()), ("vlan", &*vlan["id"].to_string()), ("mtu", "1400")];
+        let tagged = a.op(&cards, "create_vlan", &fields).await.good();
+        let bridge = a.op(&cards, "create_bridge", &[("parent", &*tagged["id"].to_string()), ("tags", "a-tag")]).await.good();
+        let space = a.create("spaces/", &[("name", "a-space"), ("description", "a description")]).await.good();
+        drop(a.update(&format!("vlans/{}/", vlan["id"]), &[("space", "a-space")]).await.good());
+        let other = a.create("subnets/", &[("cidr", "10.1.3.0/24"), ("vlan", &*vlan["id"].to_string())]).await.good();
+        let route = [("source", "10.1.2.0/24"), ("destination", "10.1.3.0/24"), ("gateway_ip", "10.1.2.1"), ("metric", "7")];
+        drop(a.create("static-routes/", &route).await.good());
+        drop(a.op("ipaddresses/", "reserve", &[("ip", "10.1.2.50")]).await.good());
+        let reserved = a.create("reservedips/", &[("ip", "10.1.2.60"), ("mac_address", "52:54:00:aa:aa:aa"), ("comment", "a comment")]).await.good();
+        let card: i64 = port.parse().expect("a number");
+        f.write(move |tx| {
+            Box::pin(async move {
+                store::exec!(
+                    tx,
+                    "INSERT INTO neighbour (interface_id, ip, mac, vid, first_seen, last_seen) VALUES ($1, '10.1.2.90', '52:54:00:bb:bb:bb', 7, 0, 1000000)",
+                    card
+                )?;
+                store::exec!(tx, "INSERT INTO mdns_name (interface_id, ip, hostname, updated) VALUES ($1, '10.1.2.90', 'a-printer', 0)", card)?;
+                Ok(())
+            })
+        })
+        .await;
         let get = |path: String| async move { a.get(&path).await.good() };
         let of_a = |v: &Value, name: &str| v.as_array().expect("a list").iter().find(|x| x["name"] == name).expect("it is in the list").clone();
 
@@ -391,6 +431,20 @@ steelyard_tests::front_test! {
             ("subnet", "subnet", get(format!("subnets/{}/", subnet["id"])).await),
             ("subnet_ip_addresses", "subnet, addresses", get(format!("subnets/{}/?op=ip_addresses", subnet["id"])).await),
             ("iprange", "iprange", range),
+            ("interface_physical", "interface, bond", get(format!("{cards}bond0/")).await),
+            ("interface_physical", "interface, VLAN", get(format!("{cards}{}/", tagged["id"])).await),
+            ("interface_physical", "interface, bridge", get(format!("{cards}{}/", bridge["id"])).await),
+            ("interface_physical", "interface, member of a bond", get(format!("{cards}eth7/")).await),
+            ("space", "space", get(format!("spaces/{}/", space["id"])).await),
+            ("space", "space, undefined", get("spaces/undefined/".into()).await),
+            ("static_route", "static routes", get("static-routes/".into()).await),
+            ("reserved_ip", "reserved ip", reserved),
+            ("ipaddress", "ip addresses", get("ipaddresses/".into()).await),
+            ("network", "networks", get("networks/".into()).await),
+            ("discovery", "discovery", get("discovery/".into()).await[0].clone()),
+            ("subnet_statistics", "subnet, statistics", get(format!("subnets/{}/?op=statistics", subnet["id"])).await),
+            ("subnet_reserved", "subnet, reserved ranges", get(format!("subnets/{}/?op=reserved_ip_ranges", subnet["id"])).await),
+            ("subnet_unreserved", "subnet, unreserved ranges", get(format!("subnets/{}/?op=unreserved_ip_ranges", other["id"])).await),
             ("zone", "zone", zone),
             ("resourcepool", "pool", pool),
             ("tag", "tag", tag),
@@ -434,9 +488,5 @@ steelyard_tests::front_test! {
     }
 }
 
-/// Facts that cannot show here: there are no bonds, bridges and VLAN interfaces yet, and no addresses that a
-/// person reserves.
-const UNSEEN: &[&str] = &[
-    "interface_physical: children[]",
-    "subnet_ip_addresses: [].user",
-];
+/// Facts that cannot show here.
+const UNSEEN: &[&str] = &[];

@@ -156,6 +156,9 @@ pub struct Subnet {
     pub router_advertisements: bool,
     /// Address ranges.
     pub ranges: Vec<Range>,
+    /// Addresses that belong to a hardware address, whether or not a machine with it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserved: Vec<Reservation>,
 }
 
 /// A range of addresses within a subnet, both ends included.
@@ -194,7 +197,7 @@ pub struct Machine {
     pub deploy: Option<(String, String)>,
 }
 
-/// An address that belongs to one interface.
+/// An address that belongs to one hardware address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reservation {
     /// The interface's hardware address.

@@ -169,6 +169,7 @@ fn subnet() -> Subnet {
             end: "10.0.0.199".parse().unwrap(),
             dynamic: true,
         }],
+        reserved: Vec::new(),
     }
 }
 

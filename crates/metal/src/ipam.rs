@@ -3,11 +3,15 @@
 //! Everything works on spans of addresses, never on single ones, so that an IPv6 subnet costs no more
 //! than a small IPv4 one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+
+use crate::MacAddr;
+
+pub mod usage;
 
 /// Fewest addresses of a dynamic IPv6 range.
 pub const MIN_DYNAMIC_V6: u128 = 256;
@@ -96,6 +100,8 @@ pub struct Network {
     pub dns_servers: Vec<IpAddr>,
     /// Dynamic and reserved ranges.
     pub ranges: Vec<Range>,
+    /// Addresses that belong to one hardware address each.
+    pub reserved: BTreeMap<IpAddr, MacAddr>,
 }
 
 /// Why a range cannot be made.
@@ -130,6 +136,14 @@ pub enum RangeError {
         /// The range that is there.
         other: Range,
     },
+    /// A dynamic range holds an address that belongs to one hardware address.
+    #[error("The dynamic range holds {ip}, which is reserved for {mac}.")]
+    HoldsReserved {
+        /// The address.
+        ip: IpAddr,
+        /// Whose it is.
+        mac: MacAddr,
+    },
     /// It holds an address that is in use.
     #[error("Requested {kind} range conflicts with an existing IP address: {ip}.")]
     InUse {
@@ -155,6 +169,12 @@ pub enum AddressError {
     /// DHCP gives it out.
     #[error("IP address is inside a dynamic range {0}.")]
     Dynamic(Range),
+    /// It belongs to another hardware address.
+    #[error("IP address is reserved for {0}.")]
+    Reserved(MacAddr),
+    /// It is the default gateway.
+    #[error("{0} is the gateway of the subnet.")]
+    Gateway(IpAddr),
     /// Somebody has it.
     #[error("IP address is already in use.")]
     InUse,
@@ -212,6 +232,7 @@ impl Network {
             .chain(self.broadcast_address())
             .chain(self.gateway)
             .chain(self.dns_servers.iter().copied())
+            .chain(self.reserved.keys().copied())
             .chain(taken.iter().copied())
             .filter(|ip| self.same_family(*ip))
             .map(|ip| (number(ip), number(ip)))
@@ -276,12 +297,49 @@ impl Network {
         self.free_spans(taken).first().map(|(start, _)| *start)
     }
 
-    /// Checks an address that somebody asks for by name. Reserved ranges are no obstacle: that is what
-    /// they are reserved for.
+    /// The address that belongs to a hardware address here.
+    #[must_use]
+    pub fn reserved_for(&self, mac: MacAddr) -> Option<IpAddr> {
+        self.reserved
+            .iter()
+            .find(|(_, m)| **m == mac)
+            .map(|(ip, _)| *ip)
+    }
+
+    /// The address to give next to a card: the one that is reserved for it, else the lowest free one that
+    /// nobody was seen to use, else the lowest free one.
+    #[must_use]
+    pub fn free_for(
+        &self,
+        mac: Option<MacAddr>,
+        taken: &BTreeSet<IpAddr>,
+        seen: &BTreeSet<IpAddr>,
+    ) -> Option<IpAddr> {
+        let own = mac
+            .and_then(|m| self.reserved_for(m))
+            .filter(|ip| !taken.contains(ip));
+        if own.is_some() {
+            return own;
+        }
+        if !seen.is_empty()
+            && let Some(ip) = self.free(&taken.union(seen).copied().collect())
+        {
+            return Some(ip);
+        }
+        self.free(taken)
+    }
+
+    /// Checks an address that somebody asks for by name, for a card where one is known. Reserved ranges
+    /// are no obstacle: that is what they are reserved for.
     ///
     /// # Errors
     /// Why it cannot be given.
-    pub fn check_address(&self, ip: IpAddr, taken: &BTreeSet<IpAddr>) -> Result<(), AddressError> {
+    pub fn check_address(
+        &self,
+        ip: IpAddr,
+        mac: Option<MacAddr>,
+        taken: &BTreeSet<IpAddr>,
+    ) -> Result<(), AddressError> {
         if !self.net.contains(&ip) {
             return Err(AddressError::Outside(self.net));
         }
@@ -298,10 +356,29 @@ impl Network {
         {
             return Err(AddressError::Dynamic(*r));
         }
+        if let Some(owner) = self.reserved.get(&ip).filter(|m| Some(**m) != mac) {
+            return Err(AddressError::Reserved(*owner));
+        }
         if taken.contains(&ip) {
             return Err(AddressError::InUse);
         }
         Ok(())
+    }
+
+    /// Checks an address that is to belong to one hardware address from now on.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check_reservation(
+        &self,
+        ip: IpAddr,
+        mac: MacAddr,
+        taken: &BTreeSet<IpAddr>,
+    ) -> Result<(), AddressError> {
+        if self.gateway == Some(ip) {
+            return Err(AddressError::Gateway(ip));
+        }
+        self.check_address(ip, Some(mac), taken)
     }
 
     /// Checks a range that is to be made; `self.ranges` are the others. `in_use` are addresses that are
@@ -346,6 +423,11 @@ impl Network {
             });
         }
         if new.kind == RangeKind::Dynamic
+            && let Some((ip, mac)) = self.reserved.iter().find(|(ip, _)| new.contains(**ip))
+        {
+            return Err(RangeError::HoldsReserved { ip: *ip, mac: *mac });
+        }
+        if new.kind == RangeKind::Dynamic
             && let Some(ip) = in_use.iter().find(|ip| new.contains(**ip))
         {
             return Err(RangeError::InUse {
@@ -363,11 +445,11 @@ mod tests {
 
     use super::*;
 
-    fn ip(s: &str) -> IpAddr {
+    pub(super) fn ip(s: &str) -> IpAddr {
         s.parse().unwrap()
     }
 
-    fn range(kind: RangeKind, start: &str, end: &str) -> Range {
+    pub(super) fn range(kind: RangeKind, start: &str, end: &str) -> Range {
         Range {
             start: ip(start),
             end: ip(end),
@@ -375,17 +457,18 @@ mod tests {
         }
     }
 
-    fn network(net: &str) -> Network {
+    pub(super) fn network(net: &str) -> Network {
         Network {
             net: net.parse().unwrap(),
             managed: true,
             gateway: None,
             dns_servers: Vec::new(),
             ranges: Vec::new(),
+            reserved: BTreeMap::new(),
         }
     }
 
-    fn taken(list: &[&str]) -> BTreeSet<IpAddr> {
+    pub(super) fn taken(list: &[&str]) -> BTreeSet<IpAddr> {
         list.iter().map(|s| ip(s)).collect()
     }
 
@@ -514,31 +597,66 @@ mod tests {
             range(RangeKind::Dynamic, "10.0.0.100", "10.0.0.110"),
         ];
         let none = taken(&[]);
-        assert_eq!(n.check_address(ip("10.0.0.55"), &none), Ok(()));
+        assert_eq!(n.check_address(ip("10.0.0.55"), None, &none), Ok(()));
         assert!(matches!(
-            n.check_address(ip("10.0.0.105"), &none),
+            n.check_address(ip("10.0.0.105"), None, &none),
             Err(AddressError::Dynamic(_))
         ));
         assert!(matches!(
-            n.check_address(ip("10.0.1.5"), &none),
+            n.check_address(ip("10.0.1.5"), None, &none),
             Err(AddressError::Outside(_))
         ));
         assert!(matches!(
-            n.check_address(ip("10.0.0.0"), &none),
+            n.check_address(ip("10.0.0.0"), None, &none),
             Err(AddressError::Network(_))
         ));
         assert!(matches!(
-            n.check_address(ip("10.0.0.255"), &none),
+            n.check_address(ip("10.0.0.255"), None, &none),
             Err(AddressError::Broadcast(_))
         ));
         assert_eq!(
-            n.check_address(ip("10.0.0.5"), &taken(&["10.0.0.5"])),
+            n.check_address(ip("10.0.0.5"), None, &taken(&["10.0.0.5"])),
             Err(AddressError::InUse)
         );
     }
 
+    #[test]
+    fn a_reserved_address_is_for_its_card_and_for_no_other() {
+        let mut n = network("10.0.0.0/29");
+        let (one, other) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
+        n.reserved = BTreeMap::from([(ip("10.0.0.5"), one)]);
+        let none = taken(&[]);
+        assert_eq!(n.free_for(Some(one), &none, &none), Some(ip("10.0.0.5")));
+        assert_eq!(n.free_for(Some(other), &none, &none), Some(ip("10.0.0.1")));
+        assert_eq!(n.free_for(None, &none, &none), Some(ip("10.0.0.1")));
+        let here = ip("10.0.0.5");
+        assert_eq!(n.check_address(here, Some(one), &none), Ok(()));
+        assert_eq!(
+            n.check_address(here, Some(other), &none),
+            Err(AddressError::Reserved(one))
+        );
+        assert_eq!(
+            n.check_address(here, None, &none),
+            Err(AddressError::Reserved(one))
+        );
+        n.gateway = Some(ip("10.0.0.1"));
+        assert_eq!(
+            n.check_reservation(ip("10.0.0.1"), other, &none),
+            Err(AddressError::Gateway(ip("10.0.0.1")))
+        );
+        assert!(matches!(
+            n.check_range(&range(RangeKind::Dynamic, "10.0.0.4", "10.0.0.6"), &none),
+            Err(RangeError::HoldsReserved { .. })
+        ));
+        // What was seen on the wire is taken last.
+        let seen = taken(&["10.0.0.2", "10.0.0.3"]);
+        assert_eq!(n.free_for(None, &none, &seen), Some(ip("10.0.0.4")));
+        let taken = taken(&["10.0.0.4", "10.0.0.6"]);
+        assert_eq!(n.free_for(None, &taken, &seen), Some(ip("10.0.0.2")));
+    }
+
     /// A small network with ranges, a gateway and taken addresses, all close together.
-    fn small() -> impl Strategy<Value = (Network, BTreeSet<IpAddr>)> {
+    pub(super) fn small() -> impl Strategy<Value = (Network, BTreeSet<IpAddr>)> {
         let v4 =
             (24u8..=32, any::<bool>()).prop_map(|(p, managed)| (format!("10.1.2.0/{p}"), managed));
         let v6 =
@@ -548,8 +666,9 @@ mod tests {
             prop::collection::vec((0u8..=255, 0u8..=255, any::<bool>()), 0..5),
             prop::collection::btree_set(0u8..=255, 0..40),
             prop::option::of(0u8..=255),
+            prop::collection::btree_set(0u8..=255, 0..4),
         )
-            .prop_map(|((net, managed), ranges, taken, gateway)| {
+            .prop_map(|((net, managed), ranges, taken, gateway, reserved)| {
                 let mut n = network(&net);
                 n.managed = managed;
                 let base = number(n.net.network());
@@ -567,6 +686,10 @@ mod tests {
                     })
                     .collect();
                 n.gateway = gateway.map(|g| at(&n, g));
+                n.reserved = reserved
+                    .into_iter()
+                    .map(|r| (at(&n, r), MacAddr([2, 0, 0, 0, 0, r])))
+                    .collect();
                 let taken = taken.into_iter().map(|t| at(&n, t)).collect();
                 (n, taken)
             })
@@ -579,6 +702,7 @@ mod tests {
             && n.network_address() != Some(ip)
             && n.broadcast_address() != Some(ip)
             && n.gateway != Some(ip)
+            && !n.reserved.contains_key(&ip)
             && !taken.contains(&ip)
             && !inside(RangeKind::Dynamic)
             && (inside(RangeKind::Reserved) != n.managed)

@@ -11,6 +11,7 @@
 pub mod boot;
 pub mod id;
 pub mod install;
+pub mod interface;
 pub mod ipam;
 pub mod layout;
 pub mod status;

@@ -157,6 +157,7 @@ mod tests {
             disabled_boot_architectures: Vec::new(),
             router_advertisements: false,
             ranges: Vec::new(),
+            reserved: Vec::new(),
         }
     }
 

@@ -270,6 +270,7 @@ mod tests {
                 disabled_boot_architectures: Vec::new(),
                 router_advertisements: on,
                 ranges: Vec::new(),
+                reserved: Vec::new(),
             };
             out.subnets.insert(id, subnet);
         }

@@ -1,16 +1,17 @@
 //! The order for the agent that installs a machine: its image, its disks, its network, its credentials.
 
+mod network;
+
 use metal::install::{Datasource, Image, Plan, StorageItem, TargetFile};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use store::Tx;
 
 use crate::auth::ApiKey;
 use crate::block_device::{ALIGNMENT, Storage};
 use crate::error::ApiError;
 use crate::image;
-use crate::interface::{DHCP, InterfaceRow};
 use crate::node::{NodeRow, View};
-use crate::subnet::texts;
+use crate::static_route;
 
 /// Bytes of the BIOS boot partition that GRUB needs on GPT disks of machines that boot with BIOS.
 const BIOS_GRUB: u64 = 1 << 20;
@@ -49,7 +50,7 @@ pub async fn plan(
             ftype: source.filetype,
         },
         storage: storage(&view.storage_of(node.id), node)?,
-        network: network(node, &view),
+        network: network::netplan(node, &view, &static_route::all(tx).await?),
         files: cloud_files(node, &datasource),
         datasource,
         kernel_options: kernel_options(tx, node).await?,
@@ -191,105 +192,6 @@ fn format_item(
             options: f.mount_options.clone().filter(|o| !o.is_empty()),
         };
         mounts.push((path, mount));
-    }
-}
-
-/// The network of the installed system as netplan version 2.
-fn network(node: &NodeRow, view: &View) -> Value {
-    let mut ethernets = Map::new();
-    let default = [node.default_gateway_v4_id, node.default_gateway_v6_id];
-    let mut have_v4_route = false;
-    let mut have_v6_route = false;
-    for i in view
-        .interfaces_of(node.id)
-        .iter()
-        .filter(|i| i.r#type == "physical" && i.enabled)
-    {
-        let (Some(mac), name) = (&i.mac, &i.name) else {
-            continue;
-        };
-        let mut e = Map::new();
-        e.insert("match".into(), json!({ "macaddress": mac }));
-        e.insert("set-name".into(), name.clone().into());
-        e.insert("mtu".into(), i.effective_mtu(&view.around.vlans).into());
-        add_links(
-            &mut e,
-            i,
-            view,
-            &default,
-            &mut have_v4_route,
-            &mut have_v6_route,
-            node,
-        );
-        ethernets.insert(name.clone(), Value::Object(e));
-    }
-    json!({ "network": { "version": 2, "ethernets": ethernets } })
-}
-
-fn add_links(
-    e: &mut Map<String, Value>,
-    i: &InterfaceRow,
-    view: &View,
-    default: &[Option<i64>; 2],
-    have_v4: &mut bool,
-    have_v6: &mut bool,
-    node: &NodeRow,
-) {
-    let mut addresses = Vec::new();
-    let mut routes = Vec::new();
-    let mut dns: Vec<String> = Vec::new();
-    let links = view.around.links.get(&i.id).map_or(&[][..], Vec::as_slice);
-    for l in links {
-        let Some(subnet) = l.subnet_id.and_then(|s| view.around.subnets.get(&s)) else {
-            continue;
-        };
-        let v6 = subnet.cidr.contains(':');
-        if l.alloc_type == DHCP {
-            e.insert(if v6 { "dhcp6" } else { "dhcp4" }.to_owned(), true.into());
-            continue;
-        }
-        let Some(ip) = &l.ip else { continue };
-        let prefix = subnet.cidr.split('/').nth(1).unwrap_or("32");
-        addresses.push(format!("{ip}/{prefix}"));
-        let chosen = if v6 { default[1] } else { default[0] };
-        let have = if v6 { &mut *have_v6 } else { &mut *have_v4 };
-        if let Some(gateway) = &subnet.gateway_ip
-            && chosen.is_none_or(|c| c == l.id)
-            && !*have
-        {
-            *have = true;
-            routes.push(json!({ "to": "default", "via": gateway }));
-        }
-        let own = texts(&subnet.dns_servers);
-        let rack = if subnet.allow_dns {
-            node.boot_rack_ip.clone()
-        } else {
-            None
-        };
-        for server in if own.is_empty() {
-            rack.into_iter().collect()
-        } else {
-            own
-        } {
-            if !dns.contains(&server) {
-                dns.push(server);
-            }
-        }
-    }
-    if links.is_empty()
-        || addresses.is_empty() && !e.contains_key("dhcp4") && !e.contains_key("dhcp6")
-    {
-        e.insert("optional".into(), true.into());
-    }
-    if !addresses.is_empty() {
-        e.insert("addresses".into(), addresses.into());
-        e.insert(
-            "nameservers".into(),
-            json!({ "addresses": dns, "search": [node.domain_name] }),
-        );
-    }
-    if !routes.is_empty() {
-        e.insert("routes".into(), routes.into());
     }
 }
 

@@ -1,8 +1,10 @@
 //! `ipranges`: parts of subnets that are given out by DHCP, or kept back.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use metal::ipam::{Range, RangeError, RangeKind};
 use serde_json::{Value, json};
 use store::Tx;
 
@@ -12,7 +14,7 @@ use crate::error::ApiError;
 use crate::operation::{Kind, Method, Operation, Param};
 use crate::subnet::{self, SubnetRow};
 use crate::user::UserRow;
-use crate::{select_subnet, vlan};
+use crate::{ipam, select_subnet, vlan};
 
 const RANGES: Operation = Operation {
     handler: "IPRangesHandler",
@@ -169,16 +171,6 @@ fn address(field: &str, text: &str) -> Result<IpAddr, ApiError> {
         .map_err(|_| ApiError::field(field, "Enter a valid IPv4 or IPv6 address."))
 }
 
-/// Most addresses fewer than which an IPv6 dynamic range is of no use.
-const MIN_V6: u128 = 256;
-
-fn number(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(a) => u128::from(u32::from(a)),
-        IpAddr::V6(a) => u128::from(a),
-    }
-}
-
 /// 400 for a range that is upside down, outside, or in the way of something; the thing is named.
 async fn check(
     tx: &mut Tx,
@@ -188,104 +180,88 @@ async fn check(
     end: IpAddr,
     own: Option<i64>,
 ) -> Result<(), ApiError> {
-    let net = s.net()?;
-    if start.is_ipv4() != end.is_ipv4() {
-        return Err(ApiError::field(
-            "end_ip",
-            "Start IP address and end IP address must be in the same address family.",
-        ));
-    }
-    if number(start) > number(end) {
-        return Err(ApiError::field(
-            "end_ip",
-            "End IP address must not be less than Start IP address.",
-        ));
-    }
-    if !net.contains(&start) {
-        return Err(ApiError::field(
-            "start_ip",
-            "Start IP address must be within subnet: ".to_owned() + &s.cidr + ".",
-        ));
-    }
-    if !net.contains(&end) {
-        return Err(ApiError::field(
-            "end_ip",
-            "End IP address must be within subnet: ".to_owned() + &s.cidr + ".",
-        ));
-    }
-    if let IpNet::V4(v4) = net
-        && v4.prefix_len() < 31
-    {
-        if start == IpAddr::V4(v4.network()) {
-            return Err(ApiError::field(
-                "start_ip",
-                "Reserved network address cannot be included in IP range.",
-            ));
-        }
-        if end == IpAddr::V4(v4.broadcast()) {
-            return Err(ApiError::field(
-                "end_ip",
-                "Broadcast address cannot be included in IP range.",
-            ));
-        }
-    }
-    let within = |ip: IpAddr| {
-        ip.is_ipv4() == start.is_ipv4() && (number(start)..=number(end)).contains(&number(ip))
-    };
-    if kind == "dynamic" {
-        if start.is_ipv6() && number(end) - number(start) + 1 < MIN_V6 {
-            return Err(ApiError::field(
-                "end_ip",
-                "IPv6 dynamic range must be at least 256 addresses in size.",
-            ));
-        }
-        if let Some(g) = s.gateway_ip.as_ref().and_then(|g| g.parse().ok())
-            && within(g)
-        {
-            return Err(ApiError::field(
-                "start_ip",
-                format!("The dynamic range would include the gateway {g}."),
-            ));
-        }
-        let assigned = store::all!(
-            tx,
-            (String, Option<String>),
-            "SELECT a.ip, n.hostname FROM ip_address a LEFT JOIN interface i ON i.id = a.interface_id LEFT JOIN node n ON n.id = i.node_id \
-             WHERE a.subnet_id = $1 AND a.ip IS NOT NULL",
-            s.id
-        )?;
-        if let Some((ip, host)) = assigned
-            .into_iter()
-            .find(|(ip, _)| ip.parse().is_ok_and(within))
-        {
-            let whose = host.map_or_else(String::new, |h| format!(" of {h}"));
-            return Err(ApiError::field(
-                "start_ip",
-                format!("The dynamic range would include the assigned address {ip}{whose}."),
-            ));
-        }
-    }
-    let others = store::all!(
+    let network = ipam::network(tx, s, own).await?;
+    let kind = RangeKind::from_word(kind).ok_or_else(|| ApiError::bug("a range without a kind"))?;
+    let assigned = store::all!(
         tx,
-        Row,
-        "SELECT id, subnet_id, type, start_ip, end_ip, comment, user_id FROM ip_range WHERE subnet_id = $1 ORDER BY id",
+        (String, Option<String>),
+        "SELECT a.ip, n.hostname FROM ip_address a LEFT JOIN interface i ON i.id = a.interface_id LEFT JOIN node n ON n.id = i.node_id \
+         WHERE a.subnet_id = $1 AND a.ip IS NOT NULL",
         s.id
     )?;
-    for o in others.iter().filter(|o| Some(o.id) != own) {
-        let (a, b) = o.ends()?;
-        if number(a) <= number(end) && number(start) <= number(b) {
+    let in_use: BTreeSet<IpAddr> = assigned
+        .iter()
+        .filter_map(|(ip, _)| ip.parse().ok())
+        .collect();
+    let Err(e) = network.check_range(&Range { start, end, kind }, &in_use) else {
+        return Ok(());
+    };
+    Err(match e {
+        RangeError::Family if start.is_ipv4() == end.is_ipv4() => ApiError::field(
+            "start_ip",
+            format!("Start IP address must be within subnet: {}.", s.cidr),
+        ),
+        RangeError::Family => ApiError::field(
+            "end_ip",
+            "Start IP address and end IP address must be in the same address family.",
+        ),
+        RangeError::Reversed => ApiError::field("end_ip", e.to_string()),
+        RangeError::Outside(net) if !net.contains(&start) => ApiError::field(
+            "start_ip",
+            format!("Start IP address must be within subnet: {}.", s.cidr),
+        ),
+        RangeError::Outside(_) => ApiError::field(
+            "end_ip",
+            format!("End IP address must be within subnet: {}.", s.cidr),
+        ),
+        RangeError::HoldsNetwork(_) => ApiError::field(
+            "start_ip",
+            "Reserved network address cannot be included in IP range.",
+        ),
+        RangeError::HoldsBroadcast(_) => ApiError::field(
+            "end_ip",
+            "Broadcast address cannot be included in IP range.",
+        ),
+        RangeError::TooSmall(_) => ApiError::field(
+            "end_ip",
+            "IPv6 dynamic range must be at least 256 addresses in size.",
+        ),
+        RangeError::HoldsGateway(_) | RangeError::HoldsReserved { .. } => {
+            ApiError::field("start_ip", e.to_string())
+        }
+        RangeError::InUse { ip, .. } => {
+            let host = assigned
+                .into_iter()
+                .find_map(|(a, host)| host.filter(|_| a.parse::<IpAddr>().is_ok_and(|a| a == ip)));
+            let whose = host.map_or_else(String::new, |h| format!(" of {h}"));
+            ApiError::field(
+                "start_ip",
+                format!("The dynamic range would include the assigned address {ip}{whose}."),
+            )
+        }
+        RangeError::Overlaps { kind, other } => {
+            let id = store::opt!(
+                tx,
+                (i64,),
+                "SELECT id FROM ip_range WHERE subnet_id = $1 AND start_ip = $2 AND id <> $3 ORDER BY id LIMIT 1",
+                s.id,
+                other.start.to_string(),
+                own.unwrap_or(-1)
+            )?;
             // The first sentence is known to clients; the second names what is in the way.
             let why = format!(
                 "Requested {kind} range conflicts with an existing range. It is {} range {} - {} (id {}).",
-                o.r#type, o.start_ip, o.end_ip, o.id
+                other.kind,
+                other.start,
+                other.end,
+                id.map_or(0, |(id,)| id)
             );
-            return Err(ApiError::Fields(vec![
+            ApiError::Fields(vec![
                 ("start_ip".to_owned(), vec![why.clone()]),
                 ("end_ip".to_owned(), vec![why]),
-            ]));
+            ])
         }
-    }
-    Ok(())
+    })
 }
 
 /// 400 when a subnet would move away from under its ranges.
@@ -330,7 +306,7 @@ async fn create(call: Call) -> Result<Answer, ApiError> {
                         let id: i64 = id.parse().map_err(|_| ApiError::field("subnet", "Enter the id of a subnet."))?;
                         store::opt!(tx, SubnetRow, select_subnet!("WHERE s.id = $1"), id)?
                     }
-                    None => subnet::all(tx).await?.into_values().find(|s| s.contains(start)),
+                    None => subnet::narrowest(&subnet::all(tx).await?, start).cloned(),
                 }
                 .ok_or_else(|| ApiError::field("subnet", "Unable to find subnet. Name one that exists."))?;
                 check(tx, &s, kind, start, end, None).await?;

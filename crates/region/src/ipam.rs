@@ -1,10 +1,10 @@
 //! Addresses for interfaces: which are free is `metal::ipam`'s arithmetic over what the database knows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use metal::Timestamp;
 use metal::ipam::{Network, Range, RangeKind};
+use metal::{MacAddr, Timestamp};
 use store::Tx;
 
 use crate::error::ApiError;
@@ -27,6 +27,8 @@ pub struct Addresses {
     pub assigned: BTreeSet<IpAddr>,
     /// Addresses that cannot be given: assigned or leased.
     pub taken: BTreeSet<IpAddr>,
+    /// Addresses that racks saw somebody use; they are given when there is no other.
+    pub seen: BTreeSet<IpAddr>,
 }
 
 /// 503: the subnet is full.
@@ -79,7 +81,25 @@ pub async fn network(
             .filter_map(|d| d.parse().ok())
             .collect(),
         ranges: ranges(tx, subnet.id, but).await?,
+        reserved: reserved(tx, subnet.id).await?,
     })
+}
+
+/// The addresses of a subnet that belong to one hardware address each.
+///
+/// # Errors
+/// When the database fails.
+pub async fn reserved(tx: &mut Tx, subnet: i64) -> Result<BTreeMap<IpAddr, MacAddr>, ApiError> {
+    let rows = store::all!(
+        tx,
+        (String, String),
+        "SELECT ip, mac FROM reserved_ip WHERE subnet_id = $1 ORDER BY id",
+        subnet
+    )?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|(ip, mac)| Some((ip.parse().ok()?, mac.parse().ok()?)))
+        .collect())
 }
 
 /// A subnet with what is known of its addresses.
@@ -112,28 +132,44 @@ pub async fn addresses(tx: &mut Tx, subnet: i64, now: Timestamp) -> Result<Addre
             .into_iter()
             .filter_map(|(ip,)| ip.parse::<IpAddr>().ok()),
     );
+    let mut seen: BTreeSet<IpAddr> =
+        store::all!(tx, (String,), "SELECT DISTINCT ip FROM neighbour")?
+            .into_iter()
+            .filter_map(|(ip,)| ip.parse().ok())
+            .collect();
+    seen.retain(|ip| network.net.contains(ip));
     Ok(Addresses {
         subnet: row,
         network,
         assigned,
         taken,
+        seen,
     })
 }
 
 impl Addresses {
-    /// Takes the next free address. One that turns out to be assigned under another subnet (networks may
-    /// contain each other) is passed over.
+    /// Takes the next address for a card: the one that is reserved for it, else a free one. One that turns
+    /// out to be assigned under another subnet (networks may contain each other) is passed over.
     ///
     /// # Errors
     /// 503 when there is none.
-    pub async fn take(&mut self, tx: &mut Tx) -> Result<IpAddr, ApiError> {
+    pub async fn take(&mut self, tx: &mut Tx, mac: Option<&str>) -> Result<IpAddr, ApiError> {
+        let mac: Option<MacAddr> = mac.and_then(|m| m.parse().ok());
+        // The card's own lease of its reserved address is no obstacle.
+        let own = mac
+            .and_then(|m| self.network.reserved_for(m))
+            .filter(|ip| !self.assigned.contains(ip));
+        if let Some(ip) = own {
+            self.taken.remove(&ip);
+        }
         loop {
             let ip = self
                 .network
-                .free(&self.taken)
+                .free_for(mac, &self.taken, &self.seen)
                 .ok_or_else(|| exhausted(&self.subnet))?;
             // Each round takes one more address out, so this ends.
             self.taken.insert(ip);
+            self.assigned.insert(ip);
             if !is_assigned(tx, ip).await? {
                 return Ok(ip);
             }
@@ -164,8 +200,8 @@ pub async fn is_assigned(tx: &mut Tx, ip: IpAddr) -> Result<bool, ApiError> {
 pub async fn claim_auto(tx: &mut Tx, node: &NodeRow, now: Timestamp) -> Result<(), ApiError> {
     let links = store::all!(
         tx,
-        (i64, i64),
-        "SELECT a.id, a.subnet_id FROM ip_address a JOIN interface i ON i.id = a.interface_id \
+        (i64, i64, Option<String>),
+        "SELECT a.id, a.subnet_id, i.mac FROM ip_address a JOIN interface i ON i.id = a.interface_id \
          WHERE i.node_id = $1 AND i.enabled AND a.alloc_type = $2 AND a.ip IS NULL AND a.subnet_id IS NOT NULL \
          ORDER BY a.subnet_id, a.id",
         node.id,
@@ -175,12 +211,12 @@ pub async fn claim_auto(tx: &mut Tx, node: &NodeRow, now: Timestamp) -> Result<(
         return Ok(());
     }
     let mut at: Option<Addresses> = None;
-    for (link, subnet) in links {
+    for (link, subnet, mac) in links {
         let addresses = match &mut at {
             Some(a) if a.subnet.id == subnet => a,
             _ => at.insert(addresses(tx, subnet, now).await?),
         };
-        let ip = addresses.take(tx).await?;
+        let ip = addresses.take(tx, mac.as_deref()).await?;
         store::exec!(
             tx,
             "UPDATE ip_address SET ip = $2, updated = $3 WHERE id = $1",

@@ -422,6 +422,7 @@ pub async fn finish_release(
 ) -> Result<(), ApiError> {
     let commissioned = script::passed(tx, node.current_commissioning_set_id).await?;
     clear_installation(tx, node).await?;
+    interface::made::give_back(tx, node, cause.at).await?;
     store::exec!(
         tx,
         "UPDATE node SET owner_id = NULL, agent_name = '', error_description = '', locked = FALSE, current_installation_set_id = NULL \

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use link::snapshot::{Range, Snapshot, Subnet, Vlan};
+use link::snapshot::{Machine, Range, Snapshot, Subnet, Vlan};
 use metal::{MacAddr, SystemId};
 use wire_dhcp::spec;
 use wire_dhcp::{LinkId, Mac, SubnetId};
@@ -144,11 +144,21 @@ pub fn plan(snapshot: &Snapshot, interfaces: &[Interface], rack: Option<&SystemI
     }
     plan.unattached = unattached.into_iter().collect();
     if !plan.links.is_empty() {
-        let all = snapshot.machines.values();
-        plan.reservations = all
-            .flat_map(|machine| machine.addresses.iter().map(move |r| (machine, r)))
+        let of_machines = snapshot
+            .machines
+            .values()
+            .flat_map(|machine| machine.addresses.iter().map(move |r| (Some(machine), r)));
+        // Those that belong to a hardware address alone come behind: the first of one pair counts.
+        let others = snapshot
+            .subnets
+            .values()
+            .flat_map(|subnet| subnet.reserved.iter().map(|r| (owner(snapshot, r.mac), r)));
+        plan.reservations = of_machines
+            .chain(others)
             .filter_map(|(machine, r)| {
-                let hostname = (!machine.hostname.is_empty()).then(|| machine.hostname.clone());
+                let hostname = machine
+                    .map(|m| m.hostname.clone())
+                    .filter(|name| !name.is_empty());
                 Some(spec::Reservation {
                     mac: Mac(r.mac.0),
                     address: as_v4(r.ip)?,
@@ -163,6 +173,11 @@ pub fn plan(snapshot: &Snapshot, interfaces: &[Interface], rack: Option<&SystemI
             .collect();
     }
     plan
+}
+
+/// The machine that has a hardware address.
+fn owner(snapshot: &Snapshot, mac: MacAddr) -> Option<&Machine> {
+    snapshot.machines.values().find(|m| m.macs.contains(&mac))
 }
 
 /// DHCP servers on a VLAN that are no strangers: this host's addresses and those of the VLAN's racks.
@@ -310,7 +325,7 @@ fn as_v4(address: IpAddr) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use link::snapshot::{Machine, Reservation};
+    use link::snapshot::Reservation;
 
     const RACK: &str = "rack01";
 
@@ -343,6 +358,7 @@ mod tests {
             disabled_boot_architectures: Vec::new(),
             router_advertisements: false,
             ranges: ranges.iter().map(range).collect(),
+            reserved: Vec::new(),
         }
     }
 
@@ -625,5 +641,48 @@ mod tests {
             plan.links[0].ours,
             ["10.1.0.2", "10.1.0.1"].map(|a| a.parse::<Ipv4Addr>().unwrap())
         );
+    }
+
+    #[test]
+    fn an_address_of_a_hardware_address_is_kept_for_it_known_or_not() {
+        let reservation = |mac: &str, ip: &str| Reservation {
+            mac: mac.parse().unwrap(),
+            ip: ip.parse().unwrap(),
+            subnet_id: 1,
+        };
+        let mut here = subnet(1, 1, "10.1.0.0/24", &[("10.1.0.100", "10.1.0.200", true)]);
+        here.reserved = vec![
+            reservation("52:54:00:00:00:01", "10.1.0.9"),
+            reservation("52:54:00:00:00:02", "10.1.0.10"),
+            reservation("52:54:00:00:00:02", "2001:db8::10"),
+        ];
+        // Another rack's subnet is none of this one's business.
+        let mut there = subnet(2, 2, "10.2.0.0/24", &[]);
+        there.reserved = vec![reservation("52:54:00:00:00:03", "10.2.0.9")];
+        let mut snapshot = snapshot(
+            &[
+                vlan(1, true, Some(RACK), None),
+                vlan(2, true, Some("other"), None),
+            ],
+            &[here, there],
+        );
+        let mut known = machine("m", "web", &[]);
+        known.macs = vec!["52:54:00:00:00:01".parse().unwrap()];
+        snapshot.machines.insert("m".into(), known);
+        let plan = plan(&snapshot, &[interface(3, &["10.1.0.1/24"])], Some(&rack()));
+        let told: Vec<(String, Option<&str>)> = plan
+            .reservations
+            .iter()
+            .map(|r| (r.address.to_string(), r.hostname.as_deref()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("10.1.0.9".to_owned(), Some("web")),
+                ("10.1.0.10".to_owned(), None)
+            ]
+        );
+        let (_, problems) = wire_dhcp::Config::compile(&config(&plan, |_| true, 5248));
+        assert_eq!(problems, []);
     }
 }

@@ -65,6 +65,7 @@ pub fn snapshot(dhcp_on: bool) -> Snapshot {
                 })
                 .into_iter()
                 .collect(),
+            reserved: Vec::new(),
         };
     let mut out = Snapshot::default();
     out.settings.default_domain = "maas".into();

@@ -14,7 +14,7 @@ use crate::ipam;
 use crate::node::{NodeRow, row};
 use crate::select_interface;
 use crate::setting;
-use crate::subnet::{self, SubnetRow};
+use crate::subnet::{self, SubnetRow, narrowest};
 
 /// Brings the physical interfaces of a node in line with the ports that were found.
 pub(super) async fn update(
@@ -184,14 +184,6 @@ async fn observed<'a>(
     Ok(addresses.iter().find_map(|ip| narrowest(subnets, *ip)))
 }
 
-/// The subnet of an address: the smallest that it lies in.
-fn narrowest(subnets: &HashMap<i64, SubnetRow>, ip: IpAddr) -> Option<&SubnetRow> {
-    subnets
-        .values()
-        .filter(|s| s.contains(ip))
-        .max_by_key(|s| (s.net().map_or(0, |n| n.prefix_len()), -s.id))
-}
-
 /// Makes sure that the node has a boot interface: the one it has, else the one that is seen in a network.
 async fn boot_interface(
     tx: &mut Tx,
@@ -317,7 +309,7 @@ async fn boot_link(
         "link_up" => link(tx, i.id, Some(s.id), STICKY, None, now).await,
         "static" => {
             let mut addresses = ipam::addresses(tx, s.id, now).await?;
-            match addresses.take(tx).await {
+            match addresses.take(tx, i.mac.as_deref()).await {
                 Ok(ip) => link(tx, i.id, Some(s.id), STICKY, Some(ip), now).await,
                 // A full subnet is said at deployment, not at the end of a commissioning that went well.
                 Err(ApiError::Unavailable(..)) => link(tx, i.id, Some(s.id), AUTO, None, now).await,

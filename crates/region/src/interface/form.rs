@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use metal::MacAddr;
-use serde_json::{Map, Value};
 use store::Tx;
 
 use crate::args::Args;
@@ -13,7 +12,7 @@ use crate::node::NodeRow;
 use crate::operation::{Kind, Param};
 
 /// Longest name (Linux `IFNAMSIZ` - 1).
-pub const MAX_NAME: usize = 15;
+pub const MAX_NAME: usize = metal::interface::MAX_NAME;
 /// Smallest MTU that the API takes.
 pub const MIN_MTU: i64 = 552;
 /// Largest MTU that an interface can have.
@@ -38,6 +37,8 @@ pub const PARAMS: &[Param] = &[
     Param::opt("link_connected", Kind::Bool, "Whether the cable is in."),
     Param::opt("interface_speed", Kind::Int, "What it can do, in Mbit/s."),
     Param::opt("link_speed", Kind::Int, "What it does, in Mbit/s."),
+    Param::opt("enabled", Kind::Bool, "Whether it is configured at all."),
+    Param::opt("numa_node", Kind::Int, "The NUMA node it is attached to."),
 ];
 
 /// As [`PARAMS`], where the hardware address must be given.
@@ -51,6 +52,8 @@ pub const CREATE_PARAMS: &[Param] = &[
     PARAMS[6],
     PARAMS[7],
     PARAMS[8],
+    PARAMS[9],
+    PARAMS[10],
 ];
 
 /// The fields that a request names, checked. `None` is a field that it does not name.
@@ -74,6 +77,10 @@ pub struct Fields {
     pub interface_speed: Option<i64>,
     /// Mbit/s now.
     pub link_speed: Option<i64>,
+    /// Whether it is configured at all.
+    pub enabled: Option<bool>,
+    /// NUMA node.
+    pub numa_node: Option<i64>,
 }
 
 fn speed(args: &Args, name: &str) -> Result<Option<i64>, ApiError> {
@@ -185,6 +192,8 @@ impl Fields {
             link_connected: args.bool("link_connected")?,
             interface_speed: speed(args, "interface_speed")?,
             link_speed: speed(args, "link_speed")?,
+            enabled: args.bool("enabled")?,
+            numa_node: speed(args, "numa_node")?,
         })
     }
 
@@ -196,7 +205,20 @@ impl Fields {
             vlan: None,
             mtu: None,
             accept_ra: None,
+            enabled: None,
+            numa_node: None,
             ..self
+        }
+    }
+
+    /// Only what can be said of an interface of a controller: the rest is its host's own affair.
+    #[must_use]
+    pub fn of_controller(self) -> Self {
+        Self {
+            name: None,
+            mac: None,
+            vlan: self.vlan,
+            ..self.of_deployed()
         }
     }
 
@@ -229,12 +251,16 @@ impl Fields {
         }
         if let Some(m) = self.mac {
             let m = m.to_string();
+            // What lies on a card may have its address.
             let owner = store::opt!(
                 tx,
                 (String,),
-                "SELECT n.hostname FROM interface i JOIN node n ON n.id = i.node_id WHERE i.mac = $1 AND i.type = 'physical' AND i.id <> $2",
+                "SELECT n.hostname FROM interface i JOIN node n ON n.id = i.node_id WHERE i.mac = $1 AND i.type = 'physical' AND i.id <> $2 \
+                 AND ($3 OR i.node_id <> $4)",
                 &m,
-                row.id
+                row.id,
+                row.r#type == "physical",
+                node.id
             )?;
             if let Some((hostname,)) = owner {
                 return Err(ApiError::field(
@@ -256,10 +282,7 @@ impl Fields {
                 row.vlan_id = Some(known.ok_or_else(|| ApiError::field("vlan", CHOICE))?.0);
             }
         }
-        let mut params: Map<String, Value> = match row.params_json() {
-            Value::Object(m) => m,
-            _ => Map::new(),
-        };
+        let mut params = row.params_map();
         match self.mtu {
             None => {}
             Some(None) => {
@@ -272,11 +295,9 @@ impl Fields {
         if let Some(a) = self.accept_ra {
             params.insert("accept_ra".to_owned(), a.into());
         }
-        row.params = if params.is_empty() {
-            String::new()
-        } else {
-            Value::Object(params).to_string()
-        };
+        row.set_params(params);
+        row.enabled = self.enabled.unwrap_or(row.enabled);
+        row.numa_index = self.numa_node.or(row.numa_index);
         row.link_connected = self.link_connected.unwrap_or(row.link_connected);
         row.interface_speed = self.interface_speed.unwrap_or(row.interface_speed);
         row.link_speed = self.link_speed.unwrap_or(row.link_speed);

@@ -1,6 +1,5 @@
 //! Links between interfaces and subnets: the addresses of a node.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use metal::Timestamp;
@@ -132,21 +131,6 @@ impl Wish {
     }
 }
 
-/// A subnet by id, cidr, `cidr:…` or `name:…`.
-fn choose<'a>(subnets: &'a HashMap<i64, SubnetRow>, text: &str) -> Option<&'a SubnetRow> {
-    if let Ok(id) = text.trim().parse::<i64>() {
-        return subnets.get(&id);
-    }
-    if let Some(name) = text.strip_prefix("name:") {
-        return subnets
-            .values()
-            .filter(|s| s.name == name)
-            .min_by_key(|s| s.id);
-    }
-    let cidr = text.strip_prefix("cidr:").unwrap_or(text);
-    subnets.values().find(|s| s.cidr == cidr)
-}
-
 /// The links of an interface, oldest first.
 ///
 /// # Errors
@@ -175,7 +159,7 @@ pub async fn make(
     let subnet = match &wish.subnet {
         None => None,
         Some(text) => Some(
-            choose(&subnets, text)
+            subnet::choose(&subnets, text)
                 .filter(|s| wish.force || i.vlan_id.is_none_or(|v| v == s.vlan_id))
                 .ok_or_else(|| ApiError::field("subnet", CHOICE))?,
         ),
@@ -232,7 +216,7 @@ pub async fn make(
         Mode::LinkUp => nic::link(tx, i.id, subnet_id, STICKY, None, now).await?,
         Mode::Static => {
             let s = subnet.ok_or_else(|| ApiError::field("subnet", REQUIRED))?;
-            let ip = fixed(tx, s, wish.ip, now).await?;
+            let ip = fixed(tx, s, i, wish.ip, now).await?;
             nic::link(tx, i.id, subnet_id, STICKY, Some(ip), now).await?;
         }
     }
@@ -247,16 +231,18 @@ pub async fn make(
 async fn fixed(
     tx: &mut Tx,
     subnet: &SubnetRow,
+    i: &InterfaceRow,
     wish: Option<IpAddr>,
     now: Timestamp,
 ) -> Result<IpAddr, ApiError> {
     let mut addresses = ipam::addresses(tx, subnet.id, now).await?;
+    let mac = i.mac.as_deref();
     let Some(ip) = wish else {
-        return addresses.take(tx).await;
+        return addresses.take(tx, mac).await;
     };
     addresses
         .network
-        .check_address(ip, &addresses.assigned)
+        .check_address(ip, mac.and_then(|m| m.parse().ok()), &addresses.assigned)
         .map_err(|e| ApiError::field("ip_address", e.to_string()))?;
     // Networks may contain each other.
     if ipam::is_assigned(tx, ip).await? {
@@ -292,6 +278,17 @@ pub async fn leave_other_vlans(tx: &mut Tx, i: &InterfaceRow) -> Result<(), ApiE
 /// When the database fails.
 pub async fn ensure_up(tx: &mut Tx, i: &InterfaceRow, now: Timestamp) -> Result<(), ApiError> {
     if i.vlan_id.is_none() || !of_interface(tx, i.id).await?.is_empty() {
+        return Ok(());
+    }
+    // What is part of a bond or a bridge is up with that one.
+    let taken = store::opt!(
+        tx,
+        (i64,),
+        "SELECT c.id FROM interface_relation r JOIN interface c ON c.id = r.child_id \
+         WHERE r.parent_id = $1 AND c.type IN ('bond', 'bridge') LIMIT 1",
+        i.id
+    )?;
+    if taken.is_some() {
         return Ok(());
     }
     let subnets = subnet::all(tx).await?;

@@ -2,12 +2,13 @@
 
 pub mod form;
 pub mod link;
+pub mod made;
 pub mod ops;
 
 use std::collections::HashMap;
 
 use metal::status::Status;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::node::NodeRow;
@@ -130,6 +131,24 @@ impl InterfaceRow {
         } else {
             serde_json::from_str(&self.params).unwrap_or(Value::Null)
         }
+    }
+
+    /// The parameters as an object, empty when there are none.
+    #[must_use]
+    pub fn params_map(&self) -> Map<String, Value> {
+        match self.params_json() {
+            Value::Object(m) => m,
+            _ => Map::new(),
+        }
+    }
+
+    /// Keeps parameters.
+    pub fn set_params(&mut self, params: Map<String, Value>) {
+        self.params = if params.is_empty() {
+            String::new()
+        } else {
+            Value::Object(params).to_string()
+        };
     }
 
     /// MTU in bytes: its own, its VLAN's, or 1500.

@@ -1,11 +1,12 @@
-//! The operations of interfaces. Bonds, bridges and VLAN interfaces are not made here yet.
+//! The operations of interfaces.
 
+use metal::interface::Kind as Made;
 use metal::status::Status;
 use serde_json::Value;
 use store::Tx;
 
 use super::form::{self, Fields, check_tag};
-use super::{InterfaceRow, editable, link};
+use super::{InterfaceRow, editable, link, made};
 use crate::answer::Answer;
 use crate::auth::{Action, Resource, authorize};
 use crate::call::Call;
@@ -49,6 +50,33 @@ pub const OPERATIONS: &[Operation] = &[
         ..INTERFACES
     },
     Operation {
+        method: Method::Post,
+        op: Some("create_bond"),
+        title: "Make one interface of several cards.",
+        params: made::CREATE_BOND,
+        audit: Some("NODE"),
+        run: |c| Box::pin(create_made(c, Made::Bond)),
+        ..INTERFACES
+    },
+    Operation {
+        method: Method::Post,
+        op: Some("create_bridge"),
+        title: "Put a bridge on an interface.",
+        params: made::CREATE_BRIDGE,
+        audit: Some("NODE"),
+        run: |c| Box::pin(create_made(c, Made::Bridge)),
+        ..INTERFACES
+    },
+    Operation {
+        method: Method::Post,
+        op: Some("create_vlan"),
+        title: "Add an interface for the tagged packets of another one.",
+        params: made::CREATE_VLAN,
+        audit: Some("NODE"),
+        run: |c| Box::pin(create_made(c, Made::Vlan)),
+        ..INTERFACES
+    },
+    Operation {
         title: "Read an interface.",
         run: |c| Box::pin(read(c)),
         ..INTERFACE
@@ -56,7 +84,7 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         method: Method::Put,
         title: "Change an interface.",
-        params: form::PARAMS,
+        params: made::UPDATE,
         audit: Some("NODE"),
         run: |c| Box::pin(update(c)),
         ..INTERFACE
@@ -220,6 +248,53 @@ async fn next_name(tx: &mut Tx, node: &NodeRow) -> Result<String, ApiError> {
     Ok(format!("eth{next}"))
 }
 
+/// An interface that is not in the database yet.
+fn blank(node: &NodeRow, name: String) -> InterfaceRow {
+    InterfaceRow {
+        id: -1,
+        node_id: node.id,
+        name,
+        r#type: "physical".to_owned(),
+        mac: None,
+        vlan_id: None,
+        enabled: true,
+        params: String::new(),
+        tags: "[]".to_owned(),
+        vendor: None,
+        product: None,
+        firmware_version: None,
+        link_connected: true,
+        interface_speed: 0,
+        link_speed: 0,
+        numa_index: None,
+        sriov_max_vf: 0,
+    }
+}
+
+async fn insert(tx: &mut Tx, call: &Call, new: &mut InterfaceRow) -> Result<(), ApiError> {
+    let (id,) = store::one!(
+        tx,
+        (i64,),
+        "INSERT INTO interface (node_id, name, type, mac, vlan_id, enabled, params, tags, link_connected, interface_speed, \
+         link_speed, numa_index, created, updated) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13) RETURNING id",
+        new.node_id,
+        &new.name,
+        &new.r#type,
+        &new.mac,
+        new.vlan_id,
+        new.enabled,
+        &new.params,
+        &new.tags,
+        new.link_connected,
+        new.interface_speed,
+        new.link_speed,
+        new.numa_index,
+        call.now().0
+    )?;
+    new.id = id;
+    Ok(())
+}
+
 async fn create_physical(call: Call) -> Result<Answer, ApiError> {
     call.args().required("mac_address")?;
     let fields = Fields::from_args(call.args())?;
@@ -229,47 +304,42 @@ async fn create_physical(call: Call) -> Result<Answer, ApiError> {
             Box::pin(async move {
                 let node = node_to_change(tx, &call).await?;
                 editable(&node, "create")?;
-                let mut new = InterfaceRow {
-                    id: -1,
-                    node_id: node.id,
-                    name: next_name(tx, &node).await?,
-                    r#type: "physical".to_owned(),
-                    mac: None,
-                    vlan_id: None,
-                    enabled: true,
-                    params: String::new(),
-                    tags: "[]".to_owned(),
-                    vendor: None,
-                    product: None,
-                    firmware_version: None,
-                    link_connected: true,
-                    interface_speed: 0,
-                    link_speed: 0,
-                    numa_index: None,
-                    sriov_max_vf: 0,
-                };
+                let mut new = blank(&node, next_name(tx, &node).await?);
                 fields.fill(tx, &node, &mut new).await?;
-                let (id,) = store::one!(
-                    tx,
-                    (i64,),
-                    "INSERT INTO interface (node_id, name, type, mac, vlan_id, enabled, params, tags, link_connected, interface_speed, \
-                     link_speed, created, updated) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12) RETURNING id",
-                    node.id,
-                    &new.name,
-                    &new.r#type,
-                    &new.mac,
-                    new.vlan_id,
-                    new.enabled,
-                    &new.params,
-                    &new.tags,
-                    new.link_connected,
-                    new.interface_speed,
-                    new.link_speed,
-                    call.now().0
-                )?;
-                new.id = id;
+                insert(tx, &call, &mut new).await?;
                 link::ensure_up(tx, &new, call.now()).await?;
-                changed(tx, &call, &node, id).await
+                changed(tx, &call, &node, new.id).await
+            })
+        })
+        .await?;
+    Ok(Answer::json(value))
+}
+
+async fn create_made(call: Call, kind: Made) -> Result<Answer, ApiError> {
+    let value = call
+        .write(move |tx, call| {
+            Box::pin(async move {
+                let node = node_to_change(tx, &call).await?;
+                let fields = Fields::from_args(call.args())?;
+                // Devices have cards only.
+                if node.node_type == DEVICE {
+                    return Err(ApiError::missing("Machine"));
+                }
+                editable(&node, "create")?;
+                let row = InterfaceRow {
+                    r#type: kind.word().to_owned(),
+                    ..blank(&node, String::new())
+                };
+                let (mut new, parents) =
+                    made::new(tx, &node, kind, call.args(), &fields, row).await?;
+                insert(tx, &call, &mut new).await?;
+                let held = node.node_type == MACHINE && node.status()? == Status::Allocated;
+                if held && kind == Made::Bridge {
+                    made::borrow(tx, &new, &parents).await?;
+                }
+                made::put_on(tx, &new, &parents, call.now()).await?;
+                link::ensure_up(tx, &new, call.now()).await?;
+                changed(tx, &call, &node, new.id).await
             })
         })
         .await?;
@@ -284,18 +354,22 @@ async fn update(call: Call) -> Result<Answer, ApiError> {
             Box::pin(async move {
                 let node = node_to_change(tx, &call).await?;
                 let mut i = find(tx, &call, &node).await?;
-                let fields = if node.node_type == MACHINE && node.status()? == Status::Deployed {
-                    fields.of_deployed()
-                } else {
-                    editable(&node, "update")?;
-                    fields
+                let (vlan, mut parents) = (i.vlan_id, None);
+                let fields = match node.node_type {
+                    MACHINE if node.status()? == Status::Deployed => fields.of_deployed(),
+                    MACHINE | DEVICE => {
+                        editable(&node, "update")?;
+                        let mut fields = fields;
+                        parents = made::change(tx, &node, call.args(), &mut fields, &mut i).await?;
+                        fields
+                    }
+                    _ => fields.of_controller(),
                 };
-                let vlan = i.vlan_id;
                 fields.fill(tx, &node, &mut i).await?;
                 store::exec!(
                     tx,
                     "UPDATE interface SET name = $2, mac = $3, vlan_id = $4, params = $5, tags = $6, link_connected = $7, \
-                     interface_speed = $8, link_speed = $9, updated = $10 WHERE id = $1",
+                     interface_speed = $8, link_speed = $9, enabled = $10, numa_index = $11, updated = $12 WHERE id = $1",
                     i.id,
                     &i.name,
                     &i.mac,
@@ -305,8 +379,15 @@ async fn update(call: Call) -> Result<Answer, ApiError> {
                     i.link_connected,
                     i.interface_speed,
                     i.link_speed,
+                    i.enabled,
+                    i.numa_index,
                     call.now().0
                 )?;
+                match parents {
+                    Some(parents) => made::put_on(tx, &i, &parents, call.now()).await?,
+                    None if i.vlan_id != vlan => made::follow(tx, &i, call.now()).await?,
+                    None => {}
+                }
                 if i.vlan_id != vlan {
                     link::leave_other_vlans(tx, &i).await?;
                     link::ensure_up(tx, &i, call.now()).await?;
@@ -322,13 +403,7 @@ async fn delete(call: Call) -> Result<Answer, ApiError> {
     call.write(|tx, call| {
         Box::pin(async move {
             let (node, i) = target(tx, &call, "delete").await?;
-            store::exec!(tx, "DELETE FROM interface WHERE id = $1", i.id)?;
-            store::exec!(
-                tx,
-                "UPDATE node SET boot_interface_id = NULL WHERE id = $1 AND boot_interface_id = $2",
-                node.id,
-                i.id
-            )?;
+            made::remove(tx, &node, i.id, call.now()).await?;
             link::drop_gateways(tx, &node).await?;
             node.touch(tx, call.now()).await
         })
@@ -344,6 +419,13 @@ async fn link_subnet(call: Call) -> Result<Answer, ApiError> {
             let wish = wish.clone();
             Box::pin(async move {
                 let (node, i) = target(tx, &call, "link").await?;
+                let stack = made::Stack::load(tx, &node).await?;
+                if let Some(by) = stack.taken_by(i.id, -1) {
+                    return Err(ApiError::field(
+                        "__all__",
+                        format!("{} is part of {}; link that one instead.", i.name, by.name),
+                    ));
+                }
                 link::make(tx, &node, &i, &wish, call.now()).await?;
                 changed(tx, &call, &node, i.id).await
             })

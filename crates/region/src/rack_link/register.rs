@@ -187,7 +187,8 @@ pub async fn interfaces(
             tx,
             (i64,),
             "INSERT INTO interface (node_id, name, type, mac, vlan_id, created, updated) VALUES ($1, $2, 'unknown', $3, $4, $5, $5) \
-             ON CONFLICT (node_id, name) DO UPDATE SET mac = excluded.mac, vlan_id = excluded.vlan_id, updated = excluded.updated RETURNING id",
+             ON CONFLICT (node_id, name) DO UPDATE SET mac = excluded.mac, \
+             vlan_id = COALESCE(excluded.vlan_id, interface.vlan_id), updated = excluded.updated RETURNING id",
             node,
             &i.name,
             i.mac.map(|m| m.to_string()),

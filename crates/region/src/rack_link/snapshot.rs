@@ -177,6 +177,7 @@ async fn subnets(tx: &mut Tx, only: Option<i64>) -> Result<Vec<Subnet>, ApiError
             "SELECT subnet_id, start_ip, end_ip, type FROM ip_range ORDER BY id"
         )?,
     };
+    let mut reserved = reservations(tx, only).await?;
     let mut by_subnet: HashMap<i64, Vec<Range>> = HashMap::new();
     for (subnet, start, end, kind) in ranges {
         if let (Ok(start), Ok(end)) = (start.parse(), end.parse()) {
@@ -202,9 +203,35 @@ async fn subnets(tx: &mut Tx, only: Option<i64>) -> Result<Vec<Subnet>, ApiError
                 disabled_boot_architectures: texts(&s.disabled_boot_architectures),
                 router_advertisements: s.router_advertisements,
                 ranges: by_subnet.remove(&s.id).unwrap_or_default(),
+                reserved: reserved.remove(&s.id).unwrap_or_default(),
             })
         })
         .collect()
+}
+
+/// Addresses of subnets that belong to a hardware address: reserved for it, or kept by a user who named it.
+async fn reservations(
+    tx: &mut Tx,
+    only: Option<i64>,
+) -> Result<HashMap<i64, Vec<Reservation>>, ApiError> {
+    let rows = store::all!(
+        tx,
+        (i64, String, String),
+        "SELECT r.subnet_id, r.ip, r.mac FROM reserved_ip r WHERE $1 OR r.subnet_id = $2 UNION ALL \
+         SELECT a.subnet_id, a.ip, a.mac FROM ip_address a WHERE a.mac IS NOT NULL AND a.ip IS NOT NULL AND a.interface_id IS NULL \
+         AND a.subnet_id IS NOT NULL AND ($1 OR a.subnet_id = $2) ORDER BY 1, 2",
+        only.is_none(),
+        only.unwrap_or(-1)
+    )?;
+    let mut out: HashMap<i64, Vec<Reservation>> = HashMap::new();
+    for (subnet_id, ip, mac) in rows {
+        if let (Ok(ip), Ok(mac)) = (ip.parse(), mac.parse()) {
+            out.entry(subnet_id)
+                .or_default()
+                .push(Reservation { mac, ip, subnet_id });
+        }
+    }
+    Ok(out)
 }
 
 #[derive(sqlx::FromRow)]
@@ -256,12 +283,17 @@ async fn machines(tx: &mut Tx, only: Option<&str>) -> Result<Vec<Machine>, ApiEr
     let mut addresses: BTreeMap<i64, Vec<Reservation>> = BTreeMap::new();
     let linked = store::all!(
         tx,
-        (i64, String, String, i64),
-        "SELECT i.node_id, i.mac, a.ip, a.subnet_id FROM ip_address a JOIN interface i ON i.id = a.interface_id \
-         WHERE a.ip IS NOT NULL AND a.subnet_id IS NOT NULL AND i.mac IS NOT NULL AND i.node_id IN @ids($1) ORDER BY a.id",
+        (i64, String, String, i64, i64),
+        "SELECT i.node_id, i.mac, a.ip, a.subnet_id, a.id FROM ip_address a JOIN interface i ON i.id = a.interface_id \
+         WHERE a.ip IS NOT NULL AND a.subnet_id IS NOT NULL AND i.mac IS NOT NULL AND i.node_id IN @ids($1) \
+         UNION SELECT i.node_id, p.mac, a.ip, a.subnet_id, a.id FROM ip_address a JOIN interface i ON i.id = a.interface_id \
+         JOIN interface_relation r ON r.child_id = i.id JOIN interface p ON p.id = r.parent_id \
+         WHERE i.type IN ('bond', 'bridge') AND a.ip IS NOT NULL AND a.subnet_id IS NOT NULL AND p.mac IS NOT NULL \
+         AND i.node_id IN @ids($1) ORDER BY 5, 2",
         &ids
     )?;
-    for (node, mac, ip, subnet_id) in linked {
+    // Any member of a bond may be the one that the machine boots from.
+    for (node, mac, ip, subnet_id, _) in linked {
         if let (Ok(mac), Ok(ip)) = (mac.parse(), ip.parse()) {
             addresses
                 .entry(node)

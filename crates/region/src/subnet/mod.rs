@@ -1,6 +1,7 @@
 //! `subnets`: networks with addresses.
 
 pub mod ops;
+pub mod usage;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -81,6 +82,18 @@ impl SubnetRow {
         self.net().is_ok_and(|n| n.contains(&ip))
     }
 
+    /// Whether its addresses are those of IPv6.
+    #[must_use]
+    pub fn is_v6(&self) -> bool {
+        self.cidr.contains(':')
+    }
+
+    /// Whether all its addresses can be tried one by one.
+    #[must_use]
+    pub fn is_scannable(&self) -> bool {
+        !self.is_v6()
+    }
+
     /// The object of the API.
     #[must_use]
     pub fn json(&self, vlans: &HashMap<i64, VlanRow>) -> Value {
@@ -112,4 +125,36 @@ impl SubnetRow {
 pub async fn all(tx: &mut Tx) -> Result<HashMap<i64, SubnetRow>, ApiError> {
     let rows = store::all!(tx, SubnetRow, select_subnet!("ORDER BY s.id"))?;
     Ok(rows.into_iter().map(|s| (s.id, s)).collect())
+}
+
+/// A subnet as requests name it: by id, cidr, `cidr:…`, `name:…` or `ip:…`.
+#[must_use]
+pub fn choose<'a>(subnets: &'a HashMap<i64, SubnetRow>, text: &str) -> Option<&'a SubnetRow> {
+    let text = text.trim();
+    if let Ok(id) = text.strip_prefix("id:").unwrap_or(text).parse::<i64>() {
+        return subnets.get(&id);
+    }
+    if let Some(name) = text.strip_prefix("name:") {
+        return subnets
+            .values()
+            .filter(|s| s.name == name)
+            .min_by_key(|s| s.id);
+    }
+    if let Some(ip) = text.strip_prefix("ip:") {
+        return narrowest(subnets, ip.parse().ok()?);
+    }
+    let cidr = text.strip_prefix("cidr:").unwrap_or(text);
+    let net = cidr.parse::<IpNet>().ok().map(|n| n.trunc().to_string());
+    subnets
+        .values()
+        .find(|s| s.cidr == cidr || Some(&s.cidr) == net.as_ref())
+}
+
+/// The subnet of an address: the smallest that it lies in.
+#[must_use]
+pub fn narrowest(subnets: &HashMap<i64, SubnetRow>, ip: IpAddr) -> Option<&SubnetRow> {
+    subnets
+        .values()
+        .filter(|s| s.contains(ip))
+        .max_by_key(|s| (s.net().map_or(0, |n| n.prefix_len()), -s.id))
 }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use store::Tx;
 
-use super::{SubnetRow, all};
+use super::{SubnetRow, all, usage};
 use crate::answer::Answer;
 use crate::args::Args;
 use crate::call::Call;
@@ -128,27 +128,55 @@ pub const OPERATIONS: &[Operation] = &[
         run: |c| Box::pin(addresses(c)),
         ..SUBNET
     },
+    Operation {
+        op: Some("reserved_ip_ranges"),
+        title: "The addresses of a subnet that are used for something, and for what.",
+        run: |c| Box::pin(usage::reserved_ranges(c)),
+        ..SUBNET
+    },
+    Operation {
+        op: Some("unreserved_ip_ranges"),
+        title: "The addresses of a subnet that are free.",
+        run: |c| Box::pin(usage::unreserved_ranges(c)),
+        ..SUBNET
+    },
+    Operation {
+        op: Some("statistics"),
+        title: "How full a subnet is.",
+        params: &[
+            Param::opt(
+                "include_ranges",
+                Kind::Bool,
+                "Say what each address is used for.",
+            ),
+            Param::opt(
+                "include_suggestions",
+                Kind::Bool,
+                "Suggest a gateway and a dynamic range.",
+            ),
+        ],
+        run: |c| Box::pin(usage::statistics(c)),
+        ..SUBNET
+    },
 ];
 
-async fn find(tx: &mut Tx, call: &Call) -> Result<SubnetRow, ApiError> {
+pub(super) async fn find(tx: &mut Tx, call: &Call) -> Result<SubnetRow, ApiError> {
     let key = call.path("id");
-    let row = match key.parse::<i64>() {
-        Ok(id) => store::opt!(tx, SubnetRow, select_subnet!("WHERE s.id = $1"), id)?,
-        // Clients name subnets as name:NAME, cidr:CIDR or plainly.
-        Err(_) => {
-            let name = key
-                .strip_prefix("cidr:")
-                .or(key.strip_prefix("name:"))
-                .unwrap_or(key);
-            store::opt!(
-                tx,
-                SubnetRow,
-                select_subnet!("WHERE s.cidr = $1 OR s.name = $1 ORDER BY s.id LIMIT 1"),
-                name
-            )?
-        }
-    };
-    row.ok_or_else(|| ApiError::missing("Subnet"))
+    if let Ok(id) = key.parse::<i64>() {
+        return store::opt!(tx, SubnetRow, select_subnet!("WHERE s.id = $1"), id)?
+            .ok_or_else(|| ApiError::missing("Subnet"));
+    }
+    // Clients name subnets as name:NAME, cidr:CIDR or plainly.
+    let subnets = all(tx).await?;
+    super::choose(&subnets, key)
+        .or_else(|| {
+            subnets
+                .values()
+                .filter(|s| s.name == key)
+                .min_by_key(|s| s.id)
+        })
+        .cloned()
+        .ok_or_else(|| ApiError::missing("Subnet"))
 }
 
 async fn list(call: Call) -> Result<Answer, ApiError> {

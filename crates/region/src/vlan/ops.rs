@@ -8,6 +8,7 @@ use crate::answer::Answer;
 use crate::call::Call;
 use crate::error::ApiError;
 use crate::fabric;
+use crate::interface::made;
 use crate::node::row;
 use crate::operation::{Kind, Method, Operation, Param, Who};
 use crate::rack_link::register::is_rack;
@@ -46,6 +47,11 @@ const CHANGE: &[Param] = &[
         "Id of the VLAN through which requests are relayed.",
     ),
     Param::opt("space", Kind::Text, "Its space, by name or id."),
+    Param::opt(
+        "fabric",
+        Kind::Text,
+        "Another fabric to put it into, by name or id.",
+    ),
 ];
 
 const VLANS: Operation = Operation {
@@ -264,6 +270,9 @@ async fn update(call: Call) -> Result<Answer, ApiError> {
                         }
                     })?;
                 }
+                if let Some(f) = args.filled("fabric") {
+                    move_to(tx, &vlan, f).await?;
+                }
                 if let Some(s) = args.text("space") {
                     let space = space_id(tx, s).await?;
                     store::exec!(tx, "UPDATE vlan SET space_id = $2 WHERE id = $1", vlan.id, space)?;
@@ -275,6 +284,62 @@ async fn update(call: Call) -> Result<Answer, ApiError> {
         })
         .await?;
     Ok(Answer::json(value))
+}
+
+/// Puts a VLAN into another fabric. The default VLAN of a fabric stays where it is.
+async fn move_to(tx: &mut Tx, vlan: &VlanRow, fabric: &str) -> Result<(), ApiError> {
+    let id = fabric::id_of(tx, fabric)
+        .await
+        .map_err(|_| ApiError::field("fabric", "There is no such fabric."))?;
+    if id == vlan.fabric_id {
+        return Ok(());
+    }
+    if vlan.vid == 0 {
+        return Err(ApiError::field(
+            "fabric",
+            "The untagged VLAN of a fabric cannot leave it.",
+        ));
+    }
+    store::exec!(
+        tx,
+        "UPDATE vlan SET fabric_id = $2 WHERE id = $1",
+        vlan.id,
+        id
+    )
+    .map_err(|e| {
+        if e.is_unique_violation() {
+            ApiError::field(
+                "vid",
+                "A VLAN with the specified VID already exists in the destination fabric.",
+            )
+        } else {
+            e.into()
+        }
+    })?;
+    Ok(())
+}
+
+/// 400 when requests of a VLAN cannot be relayed to that one. Racks look one step far: the VLAN that is
+/// relayed to has racks of its own.
+async fn check_relay(tx: &mut Tx, vlan: i64, relay: i64) -> Result<(), ApiError> {
+    let refuse = |why: String| Err(ApiError::field("relay_vlan", why));
+    let vlans = all(tx).await?;
+    let Some(to) = vlans.get(&relay).filter(|_| relay != vlan) else {
+        return refuse("Name another VLAN that exists.".to_owned());
+    };
+    if to.relay_vlan_id.is_some() {
+        return refuse(format!(
+            "VLAN {} is relayed itself; name the one that its racks serve.",
+            to.id
+        ));
+    }
+    if let Some(from) = vlans.values().find(|v| v.relay_vlan_id == Some(vlan)) {
+        return refuse(format!(
+            "VLAN {} is relayed to this one, so this one cannot be relayed.",
+            from.id
+        ));
+    }
+    Ok(())
 }
 
 /// Who serves addresses here, and whether at all.
@@ -301,13 +366,19 @@ async fn dhcp(tx: &mut Tx, call: &Call, vlan: &VlanRow) -> Result<(), ApiError> 
     if args.has("relay_vlan") {
         let relay = args.int("relay_vlan")?;
         if let Some(r) = relay {
-            let known = store::opt!(tx, (i64,), "SELECT id FROM vlan WHERE id = $1", r)?;
-            if known.is_none() || r == vlan.id {
+            check_relay(tx, vlan.id, r).await?;
+            // The racks of the other VLAN serve this one.
+            if args.bool("dhcp_on")?.unwrap_or(vlan.dhcp_on) {
                 return Err(ApiError::field(
                     "relay_vlan",
-                    "Name another VLAN that exists.",
+                    "'relay_vlan' cannot be set when dhcp is on.",
                 ));
             }
+            store::exec!(
+                tx,
+                "UPDATE vlan SET primary_rack_id = NULL, secondary_rack_id = NULL WHERE id = $1",
+                vlan.id
+            )?;
         }
         store::exec!(
             tx,
@@ -365,6 +436,35 @@ async fn dhcp(tx: &mut Tx, call: &Call, vlan: &VlanRow) -> Result<(), ApiError> 
     Ok(())
 }
 
+/// Takes the interfaces out of a VLAN that goes: those that are its tagged packets go with it, the others
+/// are in the fabric's default VLAN from then on.
+async fn leave(tx: &mut Tx, call: &Call, vlan: &VlanRow) -> Result<(), ApiError> {
+    let on_it = store::all!(
+        tx,
+        (i64, i64, String),
+        "SELECT id, node_id, type FROM interface WHERE vlan_id = $1 ORDER BY id",
+        vlan.id
+    )?;
+    let mut nodes = std::collections::BTreeSet::new();
+    for (id, node, kind) in on_it {
+        nodes.insert(node);
+        if kind == "vlan" {
+            let node = row::by_id(tx, node).await?;
+            made::remove(tx, &node, id, call.now()).await?;
+        }
+    }
+    store::exec!(
+        tx,
+        "UPDATE interface SET vlan_id = (SELECT d.id FROM vlan d WHERE d.fabric_id = $2 AND d.vid = 0) WHERE vlan_id = $1",
+        vlan.id,
+        vlan.fabric_id
+    )?;
+    for node in nodes {
+        row::touch(tx, node, call.now()).await?;
+    }
+    Ok(())
+}
+
 async fn delete(call: Call) -> Result<Answer, ApiError> {
     call.write(|tx, call| {
         Box::pin(async move {
@@ -387,8 +487,18 @@ async fn delete(call: Call) -> Result<Answer, ApiError> {
                     names.join(", ")
                 )));
             }
+            leave(tx, &call, &vlan).await?;
+            let relayed = store::all!(
+                tx,
+                (i64,),
+                "SELECT id FROM vlan WHERE relay_vlan_id = $1 ORDER BY id",
+                vlan.id
+            )?;
             store::exec!(tx, "DELETE FROM vlan WHERE id = $1", vlan.id)?;
             tx.changed("vlan", vlan.id, 0, call.now()).await?;
+            for (id,) in relayed {
+                tx.changed("vlan", id, 0, call.now()).await?;
+            }
             Ok(())
         })
     })

@@ -538,7 +538,9 @@ fn agrees_with_the_reference(seen: &BTreeMap<Key, Vec<u16>>) {
             let agrees = match *w {
                 "anon" => !matches!(row[NOBODY], 401 | 403),
                 "user" => !matches!(row[USER], 401 | 403) || may(OWNER),
-                "admin" | "user(admin_read)" => !may(USER) && !may(OWNER) && may(ADMIN),
+                "admin" | "user(admin_read)" | "user(node admin) & user(node view)" => {
+                    !may(USER) && !may(OWNER) && may(ADMIN)
+                }
                 "user(node view)" => may(OWNER) && may(ADMIN),
                 "user(node edit/owner)" | "user(lock)" => may(OWNER) && may(ADMIN) && !may(USER),
                 "user(node admin)" => !may(USER) && !may(OWNER) && may(ADMIN),

@@ -149,7 +149,7 @@ async fn list(call: Call) -> Result<Answer, ApiError> {
     let rows = store::all!(
         tx,
         Row,
-        "SELECT filename, key FROM file WHERE user_id = $1 AND substr(filename, 1, $2) = $3 ORDER BY filename",
+        "SELECT filename, key FROM file WHERE user_id = $1 AND substr(filename, 1, CAST($2 AS INTEGER)) = $3 ORDER BY filename",
         call.actor().user()?.id,
         i64::try_from(prefix.chars().count()).unwrap_or(i64::MAX),
         prefix

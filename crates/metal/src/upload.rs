@@ -112,16 +112,20 @@ pub fn is_custom(name: &str) -> bool {
         .is_none_or(|(system, _)| system == "custom")
 }
 
-/// The version of what is brought on a day: the day, or the day with the first number that is free.
+/// The version of what is brought on a day: the day, or the day with the number behind the last one.
 #[must_use]
 pub fn version(day: &str, taken: &BTreeSet<String>) -> String {
-    if !taken.contains(day) {
-        return day.to_owned();
-    }
-    (1_u64..)
-        .map(|n| format!("{day}.{n}"))
-        .find(|v| !taken.contains(v))
-        .unwrap_or_default()
+    let last = taken
+        .iter()
+        .filter_map(|v| match v.strip_prefix(day)? {
+            "" => Some(0),
+            rest => rest.strip_prefix('.')?.parse::<u64>().ok(),
+        })
+        .max();
+    last.map_or_else(
+        || day.to_owned(),
+        |n| format!("{day}.{}", n.saturating_add(1)),
+    )
 }
 
 #[cfg(test)]
@@ -173,6 +177,8 @@ mod tests {
             assert_eq!(next, expected);
             taken.insert(next);
         }
+        let gone = BTreeSet::from(["20261120.4".to_owned(), "20261119".to_owned()]);
+        assert_eq!(version("20261120", &gone), "20261120.5");
     }
 
     proptest! {

@@ -479,9 +479,5 @@ steelyard_tests::front_test! {
     }
 }
 
-/// Facts that cannot show here: there are no bonds, bridges and VLAN interfaces yet, and no addresses that a
-/// person reserves.
-const UNSEEN: &[&str] = &[
-    "interface_physical: children[]",
-    "subnet_ip_addresses: [].user",
-];
+/// Facts that cannot show here: there are no bonds, bridges and VLAN interfaces yet.
+const UNSEEN: &[&str] = &["interface_physical: children[]"];

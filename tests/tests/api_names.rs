@@ -592,6 +592,20 @@ steelyard_tests::front_test! {
         names(a.ask("events/", "query", &[("mac_address", "nobody")]).await, "mac_address");
     }
 
+    async fn a_user_who_owns_something_stays_until_there_is_an_heir(f: Front) {
+        let a = &f.admin;
+        let user = f.user("somebody").await;
+        drop(f.user("heir").await);
+        drop(a.create("subnets/", &[("cidr", "10.11.0.0/24")]).await.good());
+        let range = [("type", "reserved"), ("start_ip", "10.11.0.10"), ("end_ip", "10.11.0.20")];
+        let range = user.create("ipranges/", &range).await.good()["id"].to_string();
+        assert!(a.delete("users/somebody/").await.expect(400).text().contains("1 IP ranges"));
+        names(a.delete("users/somebody/?transfer_resources_to=nobody").await, "transfer_resources_to");
+        drop(a.delete("users/somebody/?transfer_resources_to=heir").await.expect(204));
+        assert_eq!(a.get(&format!("ipranges/{range}/")).await.good()["user"]["username"], "heir");
+        drop(user.get("users/?op=whoami").await.expect(401));
+    }
+
     async fn keys_of_other_services_are_named_properly_and_not_fetched_yet(f: Front) {
         let (a, user) = (&f.admin, f.user("somebody").await);
         let before = f.dump().await;

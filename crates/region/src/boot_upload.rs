@@ -530,6 +530,21 @@ async fn take(call: &Call, row: &UploadRow, content: Bytes) -> Result<(), ApiErr
             "There is no content in this request.".to_owned(),
         ));
     }
+    let directory = directory(call.region());
+    let path = directory.join(row.id.to_string());
+    let place = path.clone();
+    // The file is locked as long as this value lives; what the row says is read under the lock, so that a
+    // piece that waited does not write over the one it waited for.
+    let lock = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&directory).map_err(|e| failed(&e))?;
+        open(&place)
+    })
+    .await
+    .map_err(|e| ApiError::bug(&e.to_string()))??;
+    let mut tx = call.read().await?;
+    let row = &store::opt!(tx, UploadRow, select!("WHERE id = $1"), row.id)?
+        .ok_or_else(|| ApiError::missing("BootResourceFile"))?;
+    drop(tx);
     let bytes = row.bytes.saturating_add(length);
     if bytes > row.size {
         return Err(ApiError::Bad(format!(
@@ -537,16 +552,10 @@ async fn take(call: &Call, row: &UploadRow, content: Bytes) -> Result<(), ApiErr
             row.size - row.bytes
         )));
     }
-    let (directory, at) = (directory(call.region()), row.clone());
-    let path = directory.join(row.id.to_string());
-    let place = path.clone();
-    // The file is locked as long as this value lives.
-    let lock = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&directory).map_err(|e| failed(&e))?;
-        append(&place, u64::try_from(at.bytes).unwrap_or(0), &content)
-    })
-    .await
-    .map_err(|e| ApiError::bug(&e.to_string()))??;
+    let offset = u64::try_from(row.bytes).unwrap_or(0);
+    let lock = tokio::task::spawn_blocking(move || append(lock, offset, &content))
+        .await
+        .map_err(|e| ApiError::bug(&e.to_string()))??;
     let fence = row.clone();
     call.write(move |tx, call| {
         let row = fence.clone();
@@ -616,25 +625,27 @@ async fn finish(call: &Call, row: &UploadRow, path: &Path) -> Result<(), ApiErro
     }
 }
 
-/// Writes a piece behind what counts, and gives the file, locked.
-fn append(path: &Path, offset: u64, content: &[u8]) -> Result<std::fs::File, ApiError> {
-    let mut file = std::fs::OpenOptions::new()
+/// Opens the file of an upload and locks it.
+fn open(path: &Path) -> Result<std::fs::File, ApiError> {
+    let file = std::fs::OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .open(path)
         .map_err(|e| failed(&e))?;
     match file.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => {
-            return Err(ApiError::Unavailable(
-                "Another piece of this image is being written; send them one after the other."
-                    .to_owned(),
-                BUSY_RETRY,
-            ));
-        }
-        Err(std::fs::TryLockError::Error(e)) => return Err(failed(&e)),
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(ApiError::Unavailable(
+            "Another piece of this image is being written; send them one after the other."
+                .to_owned(),
+            BUSY_RETRY,
+        )),
+        Err(std::fs::TryLockError::Error(e)) => Err(failed(&e)),
     }
+}
+
+/// Writes a piece behind what counts.
+fn append(mut file: std::fs::File, offset: u64, content: &[u8]) -> Result<std::fs::File, ApiError> {
     let there = file.metadata().map_err(|e| failed(&e))?.len();
     if there < offset {
         return Err(ApiError::Conflict(

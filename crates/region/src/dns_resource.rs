@@ -180,7 +180,7 @@ async fn render(tx: &mut Tx, call: &Call, rows: &[ResourceRow]) -> Result<Vec<Va
     let data = store::all!(
         tx,
         DataRow,
-        select_dns_data!("WHERE w.resource_id IN @ids($1) ORDER BY w.id"),
+        crate::select_dns_data!("WHERE w.resource_id IN @ids($1) ORDER BY w.id"),
         &ids
     )?;
     let hosts = json!(

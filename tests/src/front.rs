@@ -76,6 +76,16 @@ pub fn ssh_key() -> String {
     )
 }
 
+/// A certificate as PEM that this process has not given before.
+///
+/// # Panics
+/// When none can be made.
+#[must_use]
+pub fn ssl_key() -> String {
+    let made = rcgen::generate_simple_self_signed(vec![format!("n{}.example", unique())]);
+    made.expect("a certificate").cert.pem()
+}
+
 /// What commissioning finds on a machine with this hardware address.
 fn inventory(mac: &str) -> String {
     let hardware =

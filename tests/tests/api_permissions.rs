@@ -2,6 +2,9 @@
 //! machine itself and by another machine. What they are answered is in `golden/permissions.txt`; that
 //! nothing is left behind by who is refused, and exactly one audit event by who is not, is checked on the way.
 
+#[path = "api_permissions/names.rs"]
+mod names;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use metal::status::Status;
@@ -53,6 +56,7 @@ struct Ground {
     selection: String,
     resource: String,
     rack: String,
+    names: names::Names,
     clients: Vec<Client>,
 }
 
@@ -195,6 +199,7 @@ impl Ground {
             selection: selection.to_string(),
             resource: resource.to_string(),
             rack: f.rack().await.rack.0,
+            names: names::Names::new(f, owner).await,
             clients: vec![
                 f.nobody(),
                 user.clone(),
@@ -209,7 +214,7 @@ impl Ground {
 
     /// The path of an operation with this ground's objects in it.
     fn path(&self, o: &Operation) -> String {
-        let mut path = o.uri.to_owned();
+        let mut path = self.names.path(o);
         let ids = [
             ("account/prefs/sshkeys/", &self.key),
             ("boot-resources/", &self.resource),
@@ -304,7 +309,7 @@ impl Ground {
             ("discovery/", "clear") => &["all"],
             ("discovery/", "scan") => &["force"],
             (_, "signal") => &["status"],
-            _ => &[],
+            _ => names::Names::needs(o),
         });
         names.sort_unstable();
         names.dedup();
@@ -316,6 +321,9 @@ impl Ground {
         names
             .into_iter()
             .map(|name| {
+                if let Some(value) = self.names.field(o, name) {
+                    return (name.to_owned(), value);
+                }
                 let value = match name {
                     "name" if o.uri == "maas/" => "maas_name".to_owned(),
                     "name" => format!("name-{n}"),
@@ -615,7 +623,9 @@ fn agrees_with_the_reference(seen: &BTreeMap<Key, Vec<u16>>) {
             let agrees = match *w {
                 "anon" => !matches!(row[NOBODY], 401 | 403),
                 "user" => !matches!(row[USER], 401 | 403) || may(OWNER),
-                "admin" | "user(admin_read)" => !may(USER) && !may(OWNER) && may(ADMIN),
+                "admin" | "user(admin_read)" | "user(node admin) & user(node view)" => {
+                    !may(USER) && !may(OWNER) && may(ADMIN)
+                }
                 "user(node view)" => may(OWNER) && may(ADMIN),
                 "user(node edit/owner)" | "user(lock)" => may(OWNER) && may(ADMIN) && !may(USER),
                 "user(node admin)" => !may(USER) && !may(OWNER) && may(ADMIN),

@@ -49,6 +49,31 @@ async fn add(f: &Front, count: usize, from: usize, owner: &Client) {
                 .await
                 .good(),
         );
+        let ip = format!("10.{}.{}.99", i / 256, i % 256);
+        let fqdn = format!("n{i}.maas");
+        let (a, fqdn, ip) = (&f.admin, fqdn.as_str(), ip.as_str());
+        drop(
+            a.create("dnsresources/", &[("fqdn", fqdn), ("ip_addresses", ip)])
+                .await
+                .good(),
+        );
+        let record = [("fqdn", fqdn), ("rrtype", "TXT"), ("rrdata", "text")];
+        drop(a.create("dnsresourcerecords/", &record).await.good());
+        let name = format!("s{i}");
+        let snippet = [
+            ("name", name.as_str()),
+            ("value", "option x;"),
+            ("node", id.as_str()),
+        ];
+        drop(a.create("dhcp-snippets/", &snippet).await.good());
+        let domain = format!("d{i}.example");
+        drop(a.create("domains/", &[("name", &domain)]).await.good());
+        let repository = [("name", name.as_str()), ("url", "http://r.example")];
+        drop(a.create("package-repositories/", &repository).await.good());
+        let notification = [("message", "m"), ("users", "1")];
+        drop(a.create("notifications/", &notification).await.good());
+        let file = [("filename", name.as_str()), ("file", "content")];
+        drop(owner.create("files/", &file).await.good());
         let tagged = [("add", id.as_str())];
         drop(
             f.admin
@@ -149,6 +174,8 @@ steelyard_tests::front_test! {
             "resourcepools/", "tags/", "tags/tag1/?op=machines", "users/", "account/prefs/sshkeys/", "boot-resources/",
             "boot-sources/", "rackcontrollers/", "spaces/", "static-routes/", "reservedips/", "ipaddresses/", "ipaddresses/?all=1",
             "networks/", "discovery/", "discovery/?op=by_unknown_ip_and_mac",
+            "boot-sources/", "rackcontrollers/", "domains/", "dnsresources/", "dnsresources/?all=1", "dnsresourcerecords/", "dhcp-snippets/",
+            "package-repositories/", "notifications/", "files/", "account/prefs/sslkeys/",
         ].map(str::to_owned);
         let of_host = ["interfaces", "blockdevices", "results"].map(|l| format!("nodes/{host}/{l}/"));
         let lists: Vec<String> = lists.into_iter().chain(of_host).collect();

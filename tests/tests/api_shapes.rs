@@ -26,11 +26,21 @@ const NESTED: &[(&str, &str)] = &[
     ("pool", "resourcepool"),
     ("domain", "domain"),
     ("links[]", "link"),
+    ("ip_addresses[]", "ip_address"),
+    ("resource_records[]", "dnsresourcerecord"),
+    ("owner", "user"),
+    ("user", "user"),
     ("discovered[]", "discovered"),
     ("files.*", "boot_resource_file"),
 ];
 /// Objects whose keys are anybody's, or whose content is that of a program.
-const OPEN: &[&str] = &["owner_data", "workload_annotations", "parameters", "params"];
+const OPEN: &[&str] = &[
+    "context",
+    "owner_data",
+    "workload_annotations",
+    "parameters",
+    "params",
+];
 /// Objects whose keys are numbers or names: each value has the same fields.
 const KEYED: &[(&str, &str)] = &[("sets", "sets.<n>"), ("sets.<n>.files", "sets.<n>.files.*")];
 /// Where a null is right although none was seen in MAAS: it stands for what there is none of.
@@ -53,7 +63,19 @@ const OPTIONAL: &[(&str, &str)] = &[
 /// Fields that MAAS has and we do not, with the reason.
 const ABSENT: &[(&str, &str, &str)] = &[];
 /// Fields that we have and MAAS has not, with the reason.
-const OURS: &[(&str, &str, &str)] = &[];
+const OURS: &[(&str, &str, &str)] = &[
+    (
+        "license_key",
+        "resource_uri",
+        "as every other object has one",
+    ),
+    ("dhcp_snippet", "node.hostname", "to know the node by"),
+    ("dhcp_snippet", "node.fqdn", "to know the node by"),
+    ("dhcp_snippet", "node.description", "to know the node by"),
+    ("dhcp_snippet", "node.node_type", "to know the node by"),
+    ("dhcp_snippet", "node.node_type_name", "to know the node by"),
+    ("dhcp_snippet", "node.resource_uri", "to read the node"),
+];
 
 /// Fields of each resource, with their types.
 type Facts = BTreeMap<&'static str, BTreeMap<&'static str, BTreeSet<&'static str>>>;
@@ -199,11 +221,11 @@ impl Shapes {
 
     /// An element or an object at a path: of another resource, keyed, or plain.
     fn within(&mut self, resource: &'static str, path: &str, value: &Value) {
-        if let Some(other) = nested(resource, path) {
-            if value.is_object() {
-                self.seen.insert((resource, path.to_owned()));
-                self.object(other, "", value);
-            }
+        if let Some(other) = nested(resource, path)
+            && value.is_object()
+        {
+            self.seen.insert((resource, path.to_owned()));
+            self.object(other, "", value);
             return;
         }
         if let (Some((_, each)), Value::Object(map)) =
@@ -293,6 +315,9 @@ fn mask(key: &str, value: &Value) -> Value {
                 });
                 return shape.collect::<String>().into();
             }
+            if key == "anon_resource_uri" {
+                return s.split_inclusive("key=").next().unwrap_or_default().into();
+            }
             if matches!(key, "mac_address") {
                 return "MAC".into();
             }
@@ -378,6 +403,16 @@ steelyard_tests::front_test! {
             })
         })
         .await;
+        let host = a.create("dnsresources/", &[("fqdn", "www.maas"), ("ip_addresses", "10.1.2.40")]).await.good();
+        drop(a.create("dnsresourcerecords/", &[("fqdn", "www.maas"), ("rrtype", "TXT"), ("rrdata", "text"), ("ttl", "60")]).await.good());
+        let snippet = a.create("dhcp-snippets/", &[("name", "a-snippet"), ("value", "option x;"), ("node", &id)]).await.good();
+        let of_subnet = a.create("dhcp-snippets/", &[("name", "of-subnet"), ("value", "option x;"), ("subnet", &*subnet["id"].to_string())]).await.good();
+        let told = [("message", "hello {who}"), ("context", r#"{"who": "you"}"#), ("user", "somebody"), ("ident", "a-notification")];
+        let told = a.create("notifications/", &told).await.good();
+        let licence = [("osystem", "windows"), ("distro_series", "win2019"), ("license_key", "AAAAA-BBBBB-CCCCC-DDDDD-EEEEE")];
+        let licence = a.create("license-keys/", &licence).await.good();
+        drop(a.create("files/", &[("filename", "a-file"), ("file", "content")]).await.good());
+        let certificate = a.create("account/prefs/sslkeys/", &[("key", &*steelyard_tests::front::ssl_key())]).await.good();
         let guest = guest["system_id"].as_str().expect("an id").to_owned();
         // And one with a bond of two cards, a VLAN on it and a bridge on that.
         let stack = f.machine(&[("hostname", "a-stack")]).await;
@@ -458,6 +493,16 @@ steelyard_tests::front_test! {
             ("boot_resource", "boot resource", get(format!("boot-resources/{image}/")).await),
             ("boot_resources", "boot resources", get("boot-resources/".into()).await),
             ("rackcontroller", "rack controller", get(format!("rackcontrollers/{rack}/")).await),
+            ("domain", "domain", get("domains/0/".into()).await),
+            ("dnsresource", "name", get(format!("dnsresources/{}/", host["id"])).await),
+            ("dnsresourcerecord", "records", get("dnsresourcerecords/".into()).await),
+            ("dhcp_snippet", "snippet of a node", snippet),
+            ("dhcp_snippet", "snippet of a subnet", of_subnet),
+            ("package_repository", "repositories", get("package-repositories/".into()).await),
+            ("notification", "notification", told),
+            ("license_key", "licence key", licence),
+            ("file", "file", get("files/a-file/".into()).await),
+            ("sslkey", "sslkey", certificate),
         ];
         let mut shapes = Shapes { facts: facts(), wrong: BTreeSet::new(), seen: BTreeSet::new() };
         for (resource, _, body) in &bodies {

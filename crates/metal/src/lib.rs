@@ -9,14 +9,19 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod dns;
 pub mod id;
 pub mod install;
 pub mod interface;
 pub mod ipam;
 pub mod layout;
+pub mod setting;
+pub mod snippet;
 pub mod status;
+pub mod template;
 pub mod time;
 pub mod timeline;
+pub mod upload;
 pub mod verdict;
 
 pub use id::{MacAddr, SystemId};

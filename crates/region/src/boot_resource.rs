@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
 use crate::answer::{Answer, Content};
+use crate::boot_upload::{self, UploadRow};
 use crate::call::Call;
 use crate::error::ApiError;
 use crate::image::blob::{self, HASH_DIGITS};
@@ -105,6 +106,7 @@ struct Contents {
     sets: HashMap<i64, Vec<SetRow>>,
     files: HashMap<i64, Vec<FileRow>>,
     bytes: HashMap<String, i64>,
+    uploads: Vec<UploadRow>,
 }
 
 impl Contents {
@@ -123,6 +125,7 @@ impl Contents {
         )?
         .into_iter()
         .collect();
+        out.uploads = boot_upload::all(tx).await?;
         Ok(out)
     }
 
@@ -193,6 +196,9 @@ impl Contents {
             });
             all.entry(&p.version).or_insert(set);
         }
+        for u in self.uploads.iter().filter(|u| u.resource_id == resource) {
+            all.entry(&u.version).or_insert_with(|| u.json());
+        }
         all.into_iter()
             .rev()
             .map(|(version, set)| (version.to_owned(), set))
@@ -200,8 +206,9 @@ impl Contents {
     }
 }
 
+/// How much of something there is, in percent.
 #[allow(clippy::cast_precision_loss)] // a percentage
-fn percent(part: i64, whole: i64) -> f64 {
+pub(crate) fn percent(part: i64, whole: i64) -> f64 {
     if whole == 0 {
         0.0
     } else {
@@ -287,7 +294,10 @@ async fn list(call: Call) -> Result<Answer, ApiError> {
 }
 
 async fn find(tx: &mut Tx, call: &Call) -> Result<ResourceRow, ApiError> {
-    let id = call.path_id("id", "BootResource")?;
+    by_id(tx, call.path_id("id", "BootResource")?).await
+}
+
+async fn by_id(tx: &mut Tx, id: i64) -> Result<ResourceRow, ApiError> {
     store::opt!(
         tx,
         ResourceRow,
@@ -300,11 +310,25 @@ async fn find(tx: &mut Tx, call: &Call) -> Result<ResourceRow, ApiError> {
 async fn read(call: Call) -> Result<Answer, ApiError> {
     let mut tx = call.read().await?;
     let row = find(&mut tx, &call).await?;
+    Ok(Answer::json(whole(&mut tx, &row).await?))
+}
+
+/// An image with its sets of files.
+async fn whole(tx: &mut Tx, row: &ResourceRow) -> Result<Value, ApiError> {
     let extra = Extra::parse(&row.extra);
-    let mut out = summary(&row, &extra, &deployed(&mut tx).await?);
-    let sets = Contents::load(&mut tx).await?.of(row.id, &extra);
+    let mut out = summary(row, &extra, &deployed(tx).await?);
+    let sets = Contents::load(tx).await?.of(row.id, &extra);
     out.insert("sets".to_owned(), sets.into());
-    Ok(Answer::json(out.into()))
+    Ok(out.into())
+}
+
+/// The image of an id with its sets of files.
+///
+/// # Errors
+/// 404 when there is none.
+pub(crate) async fn single(tx: &mut Tx, id: i64) -> Result<Value, ApiError> {
+    let row = by_id(tx, id).await?;
+    whole(tx, &row).await
 }
 
 async fn delete(call: Call) -> Result<Answer, ApiError> {

@@ -33,6 +33,7 @@ pub const OPERATIONS: &[Operation] = &[Operation {
         ),
         Param::opt("id", Kind::List, "Only machines with these system ids."),
         Param::opt("zone", Kind::List, "Only machines in these zones."),
+        Param::opt("domain", Kind::List, "Only machines in these domains."),
         Param::opt(
             "agent_name",
             Kind::Text,
@@ -93,6 +94,18 @@ fn optional_list(args: &Args, name: &str) -> Option<String> {
     (!list.is_empty()).then(|| json!(list).to_string())
 }
 
+/// Hardware addresses as they are kept.
+fn macs(args: &Args) -> Result<Option<String>, ApiError> {
+    let mut out = Vec::new();
+    for text in args.list("mac_address") {
+        let mac: metal::MacAddr = text
+            .parse()
+            .map_err(|_| ApiError::field("mac_address", "Enter valid MAC addresses."))?;
+        out.push(mac.to_string());
+    }
+    Ok((!out.is_empty()).then(|| json!(out).to_string()))
+}
+
 async fn query(call: Call) -> Result<Answer, ApiError> {
     let args = call.args();
     let level = match args.filled("level") {
@@ -123,6 +136,7 @@ async fn query(call: Call) -> Result<Answer, ApiError> {
     if level == Level::Audit && !admin {
         return Err(ApiError::forbidden());
     }
+    let macs = macs(args)?;
     let mut tx = call.read().await?;
     // `after` wants the oldest of the newer ones; all else the newest.
     let mut rows = store::all!(
@@ -134,6 +148,7 @@ async fn query(call: Call) -> Result<Answer, ApiError> {
          AND ($5 IS NULL OR e.node_system_id IN @texts($5)) AND ($6 IS NULL OR e.node_hostname IN @texts($6)) \
          AND ($7 IS NULL OR z.name IN @texts($7)) AND ($8 IS NULL OR e.username IN @texts($8)) AND ($9 IS NULL OR n.agent_name = $9) \
          AND ($10 IS NULL OR EXISTS (SELECT 1 FROM interface i WHERE i.node_id = n.id AND i.mac IN @texts($10))) \
+         AND ($14 IS NULL OR EXISTS (SELECT 1 FROM domain d WHERE d.id = n.domain_id AND d.name IN @texts($14))) \
          AND ($11 OR e.node_id IS NULL OR n.owner_id IS NULL OR n.owner_id = $12) \
          ORDER BY CASE WHEN $4 IS NULL THEN -e.id ELSE e.id END LIMIT $13",
         low,
@@ -145,10 +160,11 @@ async fn query(call: Call) -> Result<Answer, ApiError> {
         optional_list(args, "zone"),
         optional_list(args, "owner"),
         args.filled("agent_name"),
-        optional_list(args, "mac_address"),
+        macs,
         admin,
         call.actor().user_id(),
-        limit
+        limit,
+        optional_list(args, "domain")
     )?;
     rows.sort_by_key(|r| -r.id);
     let mut query: Vec<String> = args

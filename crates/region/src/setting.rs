@@ -1,6 +1,7 @@
 //! `maas`: the settings of the installation. Every setting is declared here once, with its type,
 //! default and meaning.
 
+use metal::setting::Form;
 use serde_json::{Value, json};
 use store::Tx;
 
@@ -49,6 +50,12 @@ pub enum Type {
     Text,
     /// Text or null.
     MaybeText,
+    /// Text of a form, or null.
+    Formed(Form),
+    /// Text of a form, or nothing, that only administrators read and that is kept sealed.
+    Secret(Form),
+    /// One of these numbers.
+    Numbers(&'static [i64]),
     /// A whole number within bounds.
     Int(i64, i64),
     /// A truth value.
@@ -74,6 +81,10 @@ const fn s(name: &'static str, of: Type, default: &'static str) -> Setting {
 
 const LAYOUTS: &[&str] = &["blank", "flat", "lvm", "vmfs7", "custom", "vmfs6", "bcache"];
 const ANY: i64 = i64::MAX;
+/// Seconds between scans for neighbours; 0 for never.
+const SCANS: &[i64] = &[
+    0, 604_800, 86_400, 43_200, 21_600, 10_800, 3_600, 1_800, 600,
+];
 
 /// Every setting. The names, types and defaults are MAAS's; the last block is our own.
 pub const SETTINGS: &[Setting] = &[
@@ -84,25 +95,29 @@ pub const SETTINGS: &[Setting] = &[
     s("maas_proxy_port", Type::Int(1, 65_535), "8000"),
     s("use_peer_proxy", Type::Bool, "false"),
     s("prefer_v4_proxy", Type::Bool, "false"),
-    s("http_proxy", Type::MaybeText, "null"),
+    s("http_proxy", Type::Formed(Form::Url), "null"),
     s("default_dns_ttl", Type::Int(1, ANY), "30"),
-    s("upstream_dns", Type::MaybeText, "null"),
+    s("upstream_dns", Type::Formed(Form::Addresses), "null"),
     s(
         "dnssec_validation",
         Type::Choice(&["auto", "yes", "no"]),
         "\"auto\"",
     ),
-    s("maas_internal_domain", Type::Text, "\"maas-internal\""),
-    s("dns_trusted_acl", Type::MaybeText, "null"),
+    s(
+        "maas_internal_domain",
+        Type::Formed(Form::Domain),
+        "\"maas-internal\"",
+    ),
+    s("dns_trusted_acl", Type::Formed(Form::Networks), "null"),
     s("allow_only_trusted_transfers", Type::Bool, "true"),
-    s("remote_syslog", Type::MaybeText, "null"),
+    s("remote_syslog", Type::Formed(Form::HostPort), "null"),
     s("maas_syslog_port", Type::Int(1, 65_535), "5247"),
     s(
         "network_discovery",
         Type::Choice(&["enabled", "disabled"]),
         "\"enabled\"",
     ),
-    s("active_discovery_interval", Type::Int(0, ANY), "10800"),
+    s("active_discovery_interval", Type::Numbers(SCANS), "10800"),
     s(
         "default_boot_interface_link_type",
         Type::Choice(&["auto", "dhcp", "static", "link_up"]),
@@ -123,7 +138,7 @@ pub const SETTINGS: &[Setting] = &[
     s("boot_images_no_proxy", Type::Bool, "false"),
     s("curtin_verbose", Type::Bool, "true"),
     s("force_v1_network_yaml", Type::Bool, "false"),
-    s("enable_analytics", Type::Bool, "false"),
+    s("enable_analytics", Type::Bool, "true"),
     s("completed_intro", Type::Bool, "false"),
     s("max_node_commissioning_results", Type::Int(1, ANY), "10"),
     s("max_node_testing_results", Type::Int(1, ANY), "10"),
@@ -138,7 +153,11 @@ pub const SETTINGS: &[Setting] = &[
     s("use_rack_proxy", Type::Bool, "true"),
     s("node_timeout", Type::Int(1, ANY), "30"),
     s("prometheus_enabled", Type::Bool, "false"),
-    s("prometheus_push_gateway", Type::MaybeText, "null"),
+    s(
+        "prometheus_push_gateway",
+        Type::Formed(Form::HostPort),
+        "null",
+    ),
     s("prometheus_push_interval", Type::Int(1, ANY), "60"),
     s("promtail_enabled", Type::Bool, "false"),
     s("promtail_port", Type::Int(1, 65_535), "5238"),
@@ -154,13 +173,31 @@ pub const SETTINGS: &[Setting] = &[
         Type::Choice(&["17", "3", "", "8", "12"]),
         "\"3\"",
     ),
-    s("maas_auto_ipmi_workaround_flags", Type::MaybeText, "null"),
-    s("ntp_servers", Type::Text, "\"ntp.ubuntu.com\""),
+    s(
+        "maas_auto_ipmi_k_g_bmc_key",
+        Type::Secret(Form::BmcKey),
+        "\"\"",
+    ),
+    s(
+        "maas_auto_ipmi_workaround_flags",
+        Type::Formed(Form::Workarounds),
+        "null",
+    ),
+    s(
+        "ntp_servers",
+        Type::Formed(Form::Hosts),
+        "\"ntp.ubuntu.com\"",
+    ),
     s("ntp_external_only", Type::Bool, "false"),
     s("vcenter_server", Type::Text, "\"\""),
     s("vcenter_username", Type::Text, "\"\""),
+    s("vcenter_password", Type::Secret(Form::Line), "\"\""),
     s("vcenter_datacenter", Type::Text, "\"\""),
-    s("hardware_sync_interval", Type::Text, "\"15m\""),
+    s(
+        "hardware_sync_interval",
+        Type::Formed(Form::Duration),
+        "\"15m\"",
+    ),
     s(
         "tls_cert_expiration_notification_enabled",
         Type::Bool,
@@ -269,7 +306,21 @@ fn parse(setting: &Setting, text: &str) -> Result<Value, ApiError> {
             .map_err(|_| ApiError::bug("a default is not JSON"));
     }
     match setting.of {
-        Type::Text | Type::MaybeText => Ok(text.into()),
+        Type::Text | Type::MaybeText => match metal::setting::check(Form::Line, text) {
+            Ok(()) => Ok(text.into()),
+            Err(m) => wrong(m),
+        },
+        Type::Formed(form) | Type::Secret(form) => match metal::setting::check(form, text) {
+            Ok(()) => Ok(text.into()),
+            Err(m) => wrong(m),
+        },
+        Type::Numbers(all) => match text.trim().parse::<i64>() {
+            Ok(n) if all.contains(&n) => Ok(n.into()),
+            _ => {
+                let all: Vec<String> = all.iter().map(i64::to_string).collect();
+                wrong(format!("Enter one of: {}.", all.join(", ")))
+            }
+        },
         Type::Bool => match parse_bool(text) {
             Some(b) => Ok(b.into()),
             None => wrong("Enter true or false.".to_owned()),
@@ -286,7 +337,16 @@ fn parse(setting: &Setting, text: &str) -> Result<Value, ApiError> {
 
 async fn get(call: Call) -> Result<Answer, ApiError> {
     let mut tx = call.read().await?;
-    let value = value(&mut tx, call.args().required("name")?).await?;
+    let name = call.args().required("name")?;
+    let setting = find(name).ok_or_else(|| unknown(name))?;
+    let value = if matches!(setting.of, Type::Secret(_)) {
+        if !call.actor().is_admin() {
+            return Err(ApiError::forbidden());
+        }
+        Value::String(secret(&mut tx, call.region(), name).await?)
+    } else {
+        value(&mut tx, name).await?
+    };
     // The bare value; clients compare this content type.
     Ok(Answer {
         status: 200,
@@ -301,11 +361,70 @@ async fn set(call: Call) -> Result<Answer, ApiError> {
             let name = call.args().required("name")?;
             let setting = find(name).ok_or_else(|| unknown(name))?;
             let value = parse(setting, call.args().text("value").unwrap_or(""))?;
+            if name == "maas_internal_domain" {
+                let taken = store::opt!(
+                    tx,
+                    (i64,),
+                    "SELECT id FROM domain WHERE name = $1",
+                    value.as_str()
+                )?;
+                if taken.is_some() {
+                    return Err(ApiError::field(name, "There is a domain of this name."));
+                }
+            }
+            if matches!(setting.of, Type::Secret(_)) {
+                return put_secret(tx, &call, name, value.as_str().unwrap_or("")).await;
+            }
             put(tx, name, &value, call.now()).await
         })
     })
     .await?;
     Ok(Answer::text("OK"))
+}
+
+fn secret_name(name: &str) -> String {
+    format!("setting:{name}")
+}
+
+/// A setting that is kept sealed; empty when there is none.
+///
+/// # Errors
+/// When the database fails or the key is another one.
+pub async fn secret(
+    tx: &mut Tx,
+    region: &crate::region::Region,
+    name: &str,
+) -> Result<String, ApiError> {
+    let kept = secret_name(name);
+    let row = store::opt!(
+        tx,
+        (Vec<u8>,),
+        "SELECT sealed FROM secret WHERE name = $1",
+        &kept
+    )?;
+    match row {
+        None => Ok(String::new()),
+        Some((sealed,)) => {
+            let plain = region.sealer.unseal(&kept, &sealed)?;
+            Ok(String::from_utf8_lossy(&plain).into_owned())
+        }
+    }
+}
+
+async fn put_secret(tx: &mut Tx, call: &Call, name: &str, value: &str) -> Result<(), ApiError> {
+    let kept = secret_name(name);
+    if value.is_empty() {
+        store::exec!(tx, "DELETE FROM secret WHERE name = $1", &kept)?;
+    } else {
+        store::exec!(
+            tx,
+            "INSERT INTO secret (name, sealed) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed",
+            &kept,
+            call.region().sealer.seal(&kept, value.as_bytes())
+        )?;
+    }
+    tx.changed("setting", name, 0, call.now()).await?;
+    Ok(())
 }
 
 /// Keeps a value that was checked.
@@ -349,6 +468,7 @@ mod tests {
         for s in SETTINGS {
             let v: Value = serde_json::from_str(s.default).unwrap();
             let text = match &v {
+                Value::String(t) if t.is_empty() => continue,
                 Value::String(t) => t.clone(),
                 Value::Null => continue,
                 other => other.to_string(),

@@ -23,14 +23,32 @@ pub const OPERATIONS: &[Operation] = &[
         uri: "account/prefs/sshkeys/",
         method: Method::Post,
         title: "Add an SSH key.",
-        params: &[Param::field(
-            "key",
-            Kind::Text,
-            "A public key as in authorized_keys.",
-        )],
+        params: &[
+            Param::field("key", Kind::Text, "A public key as in authorized_keys."),
+            Param::opt(
+                "user",
+                Kind::Text,
+                "Whose it is to be, by name; only administrators give keys to others.",
+            ),
+        ],
         success: 201,
         audit: Some("AUTHORISATION"),
         run: |call| Box::pin(create(call)),
+        ..Operation::READ
+    },
+    Operation {
+        handler: "SSHKeysHandler",
+        uri: "account/prefs/sshkeys/",
+        method: Method::Post,
+        op: Some("import"),
+        title: "Take over the keys that somebody shows on Launchpad or GitHub.",
+        params: &[Param::must(
+            "keysource",
+            Kind::Text,
+            "lp:user or gh:user; a user alone is one of Launchpad.",
+        )],
+        audit: Some("AUTHORISATION"),
+        run: |call| Box::pin(import(call)),
         ..Operation::READ
     },
     Operation {
@@ -113,9 +131,54 @@ async fn list(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::json(rows.iter().map(KeyRow::json).collect()))
 }
 
+/// The person and the protocol that a source of keys names.
+fn check_source(text: &str) -> Result<(&str, &str), ApiError> {
+    let (protocol, user) = text.trim().split_once(':').unwrap_or(("lp", text.trim()));
+    if !matches!(protocol, "lp" | "gh") {
+        return Err(ApiError::field(
+            "keysource",
+            "Name a user of Launchpad (lp:user) or of GitHub (gh:user).",
+        ));
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    if user.is_empty() || user.len() > SOURCE_MAX || !user.chars().all(fits) {
+        return Err(ApiError::field(
+            "keysource",
+            format!("A user is 1 to {SOURCE_MAX} letters, digits and - _ . +."),
+        ));
+    }
+    Ok((protocol, user))
+}
+
+/// Longest name of a user of another service.
+const SOURCE_MAX: usize = 100;
+
+async fn import(call: Call) -> Result<Answer, ApiError> {
+    check_source(call.args().required("keysource")?)?;
+    Err(ApiError::NoEngine(
+        "fetching the keys that Launchpad and GitHub show",
+    ))
+}
+
 async fn create(call: Call) -> Result<Answer, ApiError> {
-    let user = call.actor().user()?.id;
-    let key = check(call.args().required("key")?).map_err(|m| ApiError::field("key", m))?;
+    let actor = call.actor().user()?;
+    let key = check(call.args().required("key")?)
+        .map_err(|m| ApiError::field("key", format!("Invalid SSH public key: {m}")))?;
+    let user = match call.args().filled("user") {
+        Some(name) if name != actor.username => {
+            if !actor.is_superuser {
+                return Err(ApiError::Forbidden(
+                    "Only administrators give keys to others.".to_owned(),
+                ));
+            }
+            let mut tx = call.read().await?;
+            crate::user::by_name(&mut tx, name)
+                .await
+                .map_err(|_| ApiError::field("user", "There is no user with that name."))?
+                .id
+        }
+        _ => actor.id,
+    };
     let row = call
         .write(move |tx, call| {
             let key = key.clone();
@@ -174,6 +237,15 @@ async fn delete(call: Call) -> Result<Answer, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_of_keys_names_a_service_and_a_person() {
+        assert_eq!(check_source("gh:me").unwrap(), ("gh", "me"));
+        assert_eq!(check_source("me").unwrap(), ("lp", "me"));
+        for bad in ["", "lp:", "gl:me", "gh:a/b", "gh:a b"] {
+            assert!(check_source(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn only_public_keys_are_accepted() {

@@ -294,11 +294,19 @@ async fn delete(call: Call) -> Result<Answer, ApiError> {
                 let heir = by_name(tx, to).await.map_err(|_| ApiError::field("transfer_resources_to", "There is no such user."))?;
                 store::exec!(tx, "UPDATE node SET owner_id = $2 WHERE owner_id = $1", user.id, heir.id)?;
                 store::exec!(tx, "UPDATE ip_address SET user_id = $2 WHERE user_id = $1", user.id, heir.id)?;
+                store::exec!(tx, "UPDATE ip_range SET user_id = $2 WHERE user_id = $1", user.id, heir.id)?;
             }
-            let (owned,) = store::one!(tx, (i64,), "SELECT COUNT(*) FROM node WHERE owner_id = $1", user.id)?;
-            if owned > 0 {
+            let (nodes, addresses, ranges) = store::one!(
+                tx,
+                (i64, i64, i64),
+                "SELECT (SELECT COUNT(*) FROM node WHERE owner_id = $1), (SELECT COUNT(*) FROM ip_address WHERE user_id = $1), \
+                 (SELECT COUNT(*) FROM ip_range WHERE user_id = $1)",
+                user.id
+            )?;
+            if nodes + addresses + ranges > 0 {
                 return Err(ApiError::Bad(format!(
-                    "{} still owns {owned} machines; release them or name an heir with transfer_resources_to.",
+                    "{} still owns {nodes} machines, {addresses} addresses and {ranges} IP ranges; release them or name an heir with \
+                     transfer_resources_to.",
                     user.username
                 )));
             }

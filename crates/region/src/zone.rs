@@ -312,7 +312,13 @@ async fn delete(call: Call, place: Place) -> Result<Answer, ApiError> {
         Box::pin(async move {
             let row = find(tx, &call, place).await?;
             if is_default(place, &row) {
-                return Err(ApiError::Bad("The default one cannot be deleted.".to_owned()));
+                // Clients know this sentence.
+                return Err(ApiError::Bad(match place {
+                    Place::Zone => "This zone is the default zone, it cannot be deleted.".to_owned(),
+                    Place::Pool => {
+                        "This is the default resource pool, it cannot be deleted.".to_owned()
+                    }
+                }));
             }
             match place {
                 Place::Zone => {

@@ -438,7 +438,11 @@ async fn store_set(
     Ok(())
 }
 
-pub(super) async fn put_blob(
+/// Writes down how much of some content a region has.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn put_blob(
     tx: &mut Tx,
     sha256: &str,
     region: &str,

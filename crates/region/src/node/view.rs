@@ -165,13 +165,7 @@ impl View {
                 .or_default()
                 .push((status, hardware, suppressed));
         }
-        let records = store::all!(
-            tx,
-            (i64, i64),
-            "SELECT n.domain_id, COUNT(*) FROM node n WHERE EXISTS (SELECT 1 FROM interface i JOIN ip_address a ON a.interface_id = i.id \
-             WHERE i.node_id = n.id AND a.ip IS NOT NULL) GROUP BY n.domain_id"
-        )?;
-        v.records = records.into_iter().collect();
+        v.records = crate::domain::records(tx).await?;
         Ok(v)
     }
 

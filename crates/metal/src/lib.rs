@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod constraint;
 pub mod id;
 pub mod install;
 pub mod ipam;

@@ -15,6 +15,7 @@ pub mod install;
 pub mod ipam;
 pub mod layout;
 pub mod status;
+pub mod storage;
 pub mod time;
 pub mod timeline;
 pub mod verdict;

@@ -7,6 +7,8 @@ use crate::operation::Operation;
 pub fn all() -> Vec<&'static Operation> {
     [
         crate::account::OPERATIONS,
+        crate::bcache::OPERATIONS,
+        crate::bcache_cache_set::OPERATIONS,
         crate::block_device::ops::OPERATIONS,
         crate::boot::OPERATIONS,
         crate::boot_resource::OPERATIONS,
@@ -15,12 +17,15 @@ pub fn all() -> Vec<&'static Operation> {
         crate::describe::OPERATIONS,
         crate::event_query::OPERATIONS,
         crate::fabric::OPERATIONS,
+        crate::filesystem::OPERATIONS,
         crate::interface::ops::OPERATIONS,
         crate::ip_range::OPERATIONS,
         crate::layout::OPERATIONS,
         crate::machine::OPERATIONS,
         crate::metadata::OPERATIONS,
+        crate::partition::OPERATIONS,
         crate::rack_controller::OPERATIONS,
+        crate::raid::OPERATIONS,
         crate::script_result::OPERATIONS,
         crate::setting::OPERATIONS,
         crate::sshkey::OPERATIONS,
@@ -29,6 +34,8 @@ pub fn all() -> Vec<&'static Operation> {
         crate::user::OPERATIONS,
         crate::version::OPERATIONS,
         crate::vlan::ops::OPERATIONS,
+        crate::vmfs_datastore::OPERATIONS,
+        crate::volume_group::OPERATIONS,
         crate::zone::OPERATIONS,
     ]
     .into_iter()

@@ -90,8 +90,8 @@ steelyard_tests::front_test! {
         assert_eq!(a.op(&p, "unformat", &[]).await.good()["filesystem"], Value::Null);
         assert_eq!(a.op(&p, "add_tag", &[("tag", "fast")]).await.good()["tags"], serde_json::json!(["fast"]));
         assert_eq!(a.op(&p, "remove_tag", &[("tag", "fast")]).await.good()["tags"], serde_json::json!([]));
-        a.delete(&p).await.expect(204);
-        a.get(&p).await.expect(404);
+        drop(a.delete(&p).await.expect(204));
+        drop(a.get(&p).await.expect(404));
         assert_eq!(used_for(&machine(a, &id).await)[1], "GPT partitioned with 1 partition");
     }
 
@@ -115,9 +115,9 @@ steelyard_tests::front_test! {
         assert_eq!(number(&lv["size"]) + number(&rest["size"]), number(&seen["size"]));
         assert_eq!(seen["available_size"], 0);
         // With volumes it stays, and so do the devices that they lie on.
-        a.delete(&one).await.expect(400);
-        a.update(&one, &[("remove_block_devices", "sdb")]).await.expect(400);
-        a.delete(&format!("{at}blockdevices/sdb/")).await.expect(409);
+        drop(a.delete(&one).await.expect(400));
+        drop(a.update(&one, &[("remove_block_devices", "sdb")]).await.expect(400));
+        drop(a.delete(&format!("{at}blockdevices/sdb/")).await.expect(409));
         assert!(a.update(&one, &[("add_block_devices", "vg-lv")]).await.expect(400).json()["add_block_devices"].is_array(), "not on itself");
         let renamed = a.update(&one, &[("name", "other"), ("add_block_devices", "sdd")]).await.good();
         assert_eq!(renamed["logical_volumes"][0]["name"], "other-lv");
@@ -125,11 +125,11 @@ steelyard_tests::front_test! {
         assert_eq!(m["volume_groups"], serde_json::json!([{"system_id": id, "id": vg["id"], "__incomplete__": true}]));
         assert_eq!(m["virtualblockdevice_set"].as_array().map(Vec::len), Some(2));
         for volume in [&lv, &rest] {
-            a.op(&one, "delete_logical_volume", &[("id", &volume["id"].to_string())]).await.expect(204);
+            drop(a.op(&one, "delete_logical_volume", &[("id", &volume["id"].to_string())]).await.expect(204));
         }
-        a.delete(&one).await.expect(204);
+        drop(a.delete(&one).await.expect(204));
         assert!(used_for(&machine(a, &id).await).iter().all(|u| *u == "Unused"));
-        a.get(&one).await.expect(404);
+        drop(a.get(&one).await.expect(404));
     }
 
     /// Every level with too few members and with enough; the boot disk takes part with a partition.
@@ -145,26 +145,26 @@ steelyard_tests::front_test! {
             ("raid-6", "sdb,sdc,sdd", "sdb,sdc,sdd,sde", 2 * member),
             ("raid-10", "sdb,sdc", "sdb,sdc,sdd", 3 * member / 2),
         ] {
-            a.create(&raids, &[("level", level), ("block_devices", few)]).await.expect(400);
+            drop(a.create(&raids, &[("level", level), ("block_devices", few)]).await.expect(400));
             let raid = a.create(&raids, &[("level", level), ("block_devices", enough)]).await.good();
             assert_eq!((&raid["name"], &raid["virtual_device"]["name"]), (&"md0".into(), &"md0".into()));
             assert_eq!((number(&raid["size"]), number(&raid["virtual_device"]["size"])), (size, size), "{level}");
-            a.delete(&format!("{at}raid/{}/", raid["id"])).await.expect(204);
+            drop(a.delete(&format!("{at}raid/{}/", raid["id"])).await.expect(204));
         }
-        a.create(&raids, &[("level", "0"), ("block_devices", "sdb,sdc"), ("spare_devices", "sdd")]).await.expect(400);
-        a.create(&raids, &[("level", "4"), ("block_devices", "sdb,sdc")]).await.expect(400);
+        drop(a.create(&raids, &[("level", "0"), ("block_devices", "sdb,sdc"), ("spare_devices", "sdd")]).await.expect(400));
+        drop(a.create(&raids, &[("level", "4"), ("block_devices", "sdb,sdc")]).await.expect(400));
         let raid = a.create(&raids, &[("level", "1"), ("block_devices", "sda,sdb"), ("spare_devices", "sdc")]).await.good();
         assert_eq!(raid["devices"].as_array().map(Vec::len), Some(2));
         assert!(raid["devices"].as_array().expect("a list").iter().any(|d| d["type"] == "partition"), "{raid}");
         assert_eq!(raid["spare_devices"][0]["used_for"], "Spare raid-1 device for md0");
         let one = format!("{at}raid/{}/", raid["id"]);
         let small = number(&raid["size"]);
-        a.delete(&format!("{at}blockdevices/md0/")).await.expect(409);
+        drop(a.delete(&format!("{at}blockdevices/md0/")).await.expect(409));
         let fields = [("add_block_devices", "sdd,sde"), ("remove_partitions", "sda-part1"), ("name", "md7")];
         let raid = a.update(&one, &fields).await.good();
         assert!(number(&raid["size"]) > small && raid["virtual_device"]["name"] == "md7", "{raid}");
         drop(a.op(&format!("{at}blockdevices/md7/"), "format", &[("fstype", "ext4")]).await.good());
-        a.delete(&one).await.expect(204);
+        drop(a.delete(&one).await.expect(204));
         let m = machine(a, &id).await;
         assert_eq!((&m["raids"], &m["virtualblockdevice_set"]), (&serde_json::json!([]), &serde_json::json!([])));
     }
@@ -174,25 +174,25 @@ steelyard_tests::front_test! {
         let (id, at) = ready(f).await;
         let a = &f.admin;
         let sets = format!("{at}bcache-cache-sets/");
-        a.create(&sets, &[]).await.expect(400);
+        drop(a.create(&sets, &[]).await.expect(400));
         let set = a.create(&sets, &[("cache_device", "sdb")]).await.good();
         assert_eq!((&set["name"], &set["cache_device"]["used_for"]), (&"cache0".into(), &"Cache device for cache0".into()));
         let text = set["id"].to_string();
         let bcaches = format!("{at}bcaches/");
-        a.create(&bcaches, &[("cache_set", &text), ("cache_mode", "writeback")]).await.expect(400);
-        a.create(&bcaches, &[("cache_set", &text), ("cache_mode", "never"), ("backing_device", "sdc")]).await.expect(400);
+        drop(a.create(&bcaches, &[("cache_set", &text), ("cache_mode", "writeback")]).await.expect(400));
+        drop(a.create(&bcaches, &[("cache_set", &text), ("cache_mode", "never"), ("backing_device", "sdc")]).await.expect(400));
         let fields = [("cache_set", text.as_str()), ("cache_mode", "writeback"), ("backing_device", "sdc")];
         let b = a.create(&bcaches, &fields).await.good();
         assert_eq!((&b["name"], number(&b["size"])), (&"bcache0".into(), 100_000_000_000));
         assert_eq!(b["backing_device"]["used_for"], "Backing device for bcache0");
-        a.delete(&format!("{at}bcache-cache-set/{text}/")).await.expect(400);
+        drop(a.delete(&format!("{at}bcache-cache-set/{text}/")).await.expect(400));
         let one = format!("{at}bcache/{}/", b["id"]);
         let b = a.update(&one, &[("backing_device", "sdd"), ("cache_mode", "writearound")]).await.good();
         assert_eq!((&b["backing_device"]["name"], &b["cache_mode"]), (&"sdd".into(), &"writearound".into()));
         let m = machine(a, &id).await;
         assert_eq!((m["bcaches"][0]["id"].clone(), m["cache_sets"][0]["id"].clone()), (b["id"].clone(), set["id"].clone()));
-        a.delete(&one).await.expect(204);
-        a.delete(&format!("{at}bcache-cache-set/{text}/")).await.expect(204);
+        drop(a.delete(&one).await.expect(204));
+        drop(a.delete(&format!("{at}bcache-cache-set/{text}/")).await.expect(204));
         assert!(used_for(&machine(a, &id).await).iter().all(|u| *u == "Unused"));
     }
 
@@ -201,15 +201,15 @@ steelyard_tests::front_test! {
         let (_, at) = ready(f).await;
         let a = &f.admin;
         let stores = format!("{at}vmfs-datastores/");
-        a.create(&stores, &[("name", "datastore1")]).await.expect(400);
+        drop(a.create(&stores, &[("name", "datastore1")]).await.expect(400));
         let s = a.create(&stores, &[("name", "datastore1"), ("block_devices", "sdb")]).await.good();
         assert_eq!((number(&s["size"]), &s["human_size"]), (100_000_000_000, &"100.0 GB".into()));
         assert_eq!(s["filesystem"]["mount_point"], "/vmfs/volumes/datastore1");
         let one = format!("{at}vmfs-datastore/{}/", s["id"]);
         let s = a.update(&one, &[("add_block_devices", "sdc"), ("name", "big")]).await.good();
         assert_eq!((number(&s["size"]), &s["filesystem"]["mount_point"]), (200_000_000_000, &"/vmfs/volumes/big".into()));
-        a.update(&one, &[("remove_block_devices", "sdb,sdc")]).await.expect(400);
-        a.delete(&one).await.expect(204);
+        drop(a.update(&one, &[("remove_block_devices", "sdb,sdc")]).await.expect(400));
+        drop(a.delete(&one).await.expect(204));
     }
 
     /// tmpfs and ramfs have no device.
@@ -221,10 +221,10 @@ steelyard_tests::front_test! {
         let made = a.op(&m, "mount_special", &fields).await.good();
         let fs = &made["special_filesystems"][0];
         assert_eq!((&fs["fstype"], &fs["mount_point"], &fs["mount_options"]), (&"tmpfs".into(), &"/tmp".into(), &"size=1G".into()));
-        a.op(&m, "mount_special", &fields).await.expect(400);
-        a.op(&m, "mount_special", &[("fstype", "ext4"), ("mount_point", "/x")]).await.expect(400);
+        drop(a.op(&m, "mount_special", &fields).await.expect(400));
+        drop(a.op(&m, "mount_special", &[("fstype", "ext4"), ("mount_point", "/x")]).await.expect(400));
         assert_eq!(a.op(&m, "unmount_special", &[("mount_point", "/tmp")]).await.good()["special_filesystems"], serde_json::json!([]));
-        a.op(&m, "unmount_special", &[("mount_point", "/tmp")]).await.expect(400);
+        drop(a.op(&m, "unmount_special", &[("mount_point", "/tmp")]).await.expect(400));
     }
 
     /// Each leaves what it promises, and takes away what the one before made.
@@ -246,7 +246,7 @@ steelyard_tests::front_test! {
             let names: Vec<&str> = seen["virtualblockdevice_set"].as_array().expect("a list").iter().map(|d| d["name"].as_str().expect("text")).collect();
             assert_eq!(names, made, "{layout}");
         }
-        a.op(&m, "set_storage_layout", &[("storage_layout", "custom")]).await.expect(400);
+        drop(a.op(&m, "set_storage_layout", &[("storage_layout", "custom")]).await.expect(400));
     }
 
     /// In words; it is not installed in another way.
@@ -272,15 +272,15 @@ steelyard_tests::front_test! {
         let disk = format!("{at}blockdevices/sdb/");
         drop(owner.op(&disk, "format", &[("fstype", "ext4")]).await.good());
         drop(owner.op(&disk, "mount", &[("mount_point", "/srv")]).await.good());
-        owner.create(&format!("{at}volume-groups/"), &[("name", "vg"), ("block_devices", "sdc")]).await.expect(403);
-        owner.op(&disk, "add_tag", &[("tag", "t")]).await.expect(403);
-        owner.delete(&disk).await.expect(403);
+        drop(owner.create(&format!("{at}volume-groups/"), &[("name", "vg"), ("block_devices", "sdc")]).await.expect(403));
+        drop(owner.op(&disk, "add_tag", &[("tag", "t")]).await.expect(403));
+        drop(owner.delete(&disk).await.expect(403));
         f.put_into(&id, Status::Deployed, Some("owner")).await;
         let a = &f.admin;
         let refused = owner.op(&disk, "unmount", &[]).await.expect(409);
         assert_eq!(refused.text(), "Cannot unmount block device because the machine is not Ready or Allocated.");
-        a.create(&format!("{at}blockdevices/{}/partitions/", "sdc"), &[]).await.expect(409);
-        a.create(&format!("{at}raids/"), &[("level", "1"), ("block_devices", "sdc,sdd")]).await.expect(409);
+        drop(a.create(&format!("{at}blockdevices/{}/partitions/", "sdc"), &[]).await.expect(409));
+        drop(a.create(&format!("{at}raids/"), &[("level", "1"), ("block_devices", "sdc,sdd")]).await.expect(409));
         // Of a deployed machine, what names a disk may still be corrected; its size is a fact.
         let seen = a.update(&disk, &[("model", "M"), ("serial", "S"), ("size", "1G")]).await.good();
         assert_eq!((&seen["model"], &seen["serial"], number(&seen["size"])), (&"M".into(), &"S".into(), 100_000_000_000));

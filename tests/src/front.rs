@@ -42,6 +42,25 @@ pub struct Front {
     serving: JoinHandle<()>,
 }
 
+/// The ids of what [`Front::layers`] makes.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    /// A volume group.
+    pub group: String,
+    /// A logical volume of it.
+    pub volume: String,
+    /// A RAID.
+    pub raid: String,
+    /// A cache set.
+    pub cache_set: String,
+    /// A bcache device on it.
+    pub bcache: String,
+    /// A datastore.
+    pub datastore: String,
+    /// Partitions that nothing uses.
+    pub free: Vec<String>,
+}
+
 /// The time now.
 #[must_use]
 pub fn now() -> Timestamp {
@@ -306,6 +325,61 @@ impl Front {
             })
         })
         .await
+    }
+
+    /// Gives an allocated machine that has a boot disk another one, and on its partitions one of everything
+    /// that is made of several devices.
+    pub async fn layers(&self, system_id: &str) -> Layers {
+        let at = format!("nodes/{system_id}/");
+        let post = |path: String, fields: Vec<(&'static str, String)>| async move {
+            let fields: Vec<(&str, &str)> = fields.iter().map(|(k, v)| (*k, v.as_str())).collect();
+            self.admin.create(&path, &fields).await.good()
+        };
+        let text = |t: &str| t.to_owned();
+        let id = |v: &Value| v["id"].to_string();
+        let disk = vec![
+            ("name", text("sdz")),
+            ("size", text("100G")),
+            ("block_size", text("512")),
+            ("id_path", text("/dev/disk/by-id/sdz")),
+        ];
+        let disk = id(&post(format!("{at}blockdevices/"), disk).await);
+        let mut parts = Vec::new();
+        for _ in 0..8 {
+            let path = format!("{at}blockdevices/{disk}/partitions/");
+            parts.push(id(&post(path, vec![("size", text("5G"))]).await));
+        }
+        let free = parts.split_off(6);
+        let vg = vec![("name", text("a-group")), ("partitions", parts[0].clone())];
+        let group = id(&post(format!("{at}volume-groups/"), vg).await);
+        let path = format!("{at}volume-group/{group}/");
+        let lv = [("name", "a-volume"), ("size", "1G")];
+        let volume = id(&self
+            .admin
+            .op(&path, "create_logical_volume", &lv)
+            .await
+            .good());
+        let raid = vec![("level", text("1")), ("partitions", parts[1..3].join(","))];
+        let raid = id(&post(format!("{at}raids/"), raid).await);
+        let set = vec![("cache_partition", parts[3].clone())];
+        let cache_set = id(&post(format!("{at}bcache-cache-sets/"), set).await);
+        let bcache = vec![
+            ("cache_set", cache_set.clone()),
+            ("cache_mode", text("writeback")),
+            ("backing_partition", parts[4].clone()),
+        ];
+        let bcache = id(&post(format!("{at}bcaches/"), bcache).await);
+        let store = vec![("name", text("a-store")), ("partitions", parts[5].clone())];
+        let datastore = id(&post(format!("{at}vmfs-datastores/"), store).await);
+        Layers {
+            group,
+            volume,
+            raid,
+            cache_set,
+            bcache,
+            datastore,
+            free,
+        }
     }
 
     /// An image that can be booted and installed, and its resource's id. Its content is nowhere: nobody

@@ -12,7 +12,7 @@ use metal::timeline::{Entry, What};
 use metal::{SystemId, Timestamp};
 use region::operation::{Body, Face, Need, Operation, Who};
 use reqwest::Method;
-use steelyard_tests::front::{difference, golden, mac, ssh_key, unique};
+use steelyard_tests::front::{Layers, difference, golden, mac, ssh_key, unique};
 use steelyard_tests::{Client, Front};
 
 /// The callers, in the order of the columns.
@@ -35,6 +35,7 @@ struct Ground {
     link: String,
     disk: String,
     partition: String,
+    layers: Layers,
     results: String,
     boot: String,
     net: u32,
@@ -126,6 +127,7 @@ impl Ground {
         let (disk, partition, results) = f.equip(&system_id).await;
         f.put_into(&system_id, Status::Allocated, Some("owner"))
             .await;
+        let layers = f.layers(&system_id).await;
         let other = f.machine(&[]).await["system_id"]
             .as_str()
             .expect("an id")
@@ -178,6 +180,7 @@ impl Ground {
             link: id(&linked["links"][0]),
             disk: disk.to_string(),
             partition: partition.to_string(),
+            layers,
             results: results.to_string(),
             boot: boots[0].id.to_string(),
             net,
@@ -228,6 +231,14 @@ impl Ground {
                 &self.partition,
             ),
             ("nodes/{system_id}/blockdevices/", &self.disk),
+            ("nodes/{system_id}/volume-group/", &self.layers.group),
+            ("nodes/{system_id}/raid/", &self.layers.raid),
+            ("nodes/{system_id}/bcache/", &self.layers.bcache),
+            (
+                "nodes/{system_id}/bcache-cache-set/",
+                &self.layers.cache_set,
+            ),
+            ("nodes/{system_id}/vmfs-datastore/", &self.layers.datastore),
             ("nodes/{system_id}/interfaces/", &self.interface),
             ("nodes/{system_id}/results/", &self.results),
             ("reservedips/", &self.reserved),
@@ -302,6 +313,13 @@ impl Ground {
             ("tags/{name}/", "update_nodes") => &["add"],
             (_, "link_subnet") => &["subnet"],
             (_, "set_storage_layout") => &["storage_layout"],
+            ("nodes/{system_id}/blockdevices/", "create") => &["id_path"],
+            ("nodes/{system_id}/blockdevices/{device_id}/partitions/", "create") => &["size"],
+            ("nodes/{system_id}/volume-groups/", "create")
+            | ("nodes/{system_id}/vmfs-datastores/", "create") => &["partitions"],
+            ("nodes/{system_id}/raids/", "create") => &["partitions"],
+            ("nodes/{system_id}/bcaches/", "create") => &["backing_partition"],
+            ("nodes/{system_id}/bcache-cache-sets/", "create") => &["cache_partition"],
             (_, "set_owner_data" | "set_workload_annotations") => &["annotation"],
             (_, "create_physical") => &["mac_address"],
             (_, "create_bridge") => &["parent"],
@@ -342,6 +360,24 @@ impl Ground {
                     "vid" => "7".to_owned(),
                     "add" | "machines" => self.system_id.clone(),
                     "id" if o.action() == "unlink_subnet" => self.link.clone(),
+                    "id" if o.action() == "delete_logical_volume" => self.layers.volume.clone(),
+                    "level" => "0".to_owned(),
+                    "size" if o.action() == "create" && o.uri.ends_with("partitions/") => {
+                        "1G".to_owned()
+                    }
+                    "size" => "10G".to_owned(),
+                    "block_size" => "512".to_owned(),
+                    "id_path" => format!("/dev/disk/by-id/{n}"),
+                    "fstype" if o.action() == "mount_special" => "tmpfs".to_owned(),
+                    "fstype" => "ext4".to_owned(),
+                    "mount_point" => format!("/srv/{n}"),
+                    "cache_set" => self.layers.cache_set.clone(),
+                    "cache_mode" => "writeback".to_owned(),
+                    // Two free ones for a RAID, one for the others.
+                    "partitions" if o.uri.contains("raids/") => self.layers.free.join(","),
+                    "partitions" | "backing_partition" | "cache_partition" => {
+                        self.layers.free[0].clone()
+                    }
                     "id" => self.system_id.clone(),
                     "mode" => "dhcp".to_owned(),
                     "ip" if o.action() == "release" => self.kept.clone(),

@@ -10,6 +10,7 @@
 
 pub mod boot;
 pub mod dns;
+pub mod constraint;
 pub mod id;
 pub mod install;
 pub mod interface;
@@ -19,6 +20,7 @@ pub mod setting;
 pub mod snippet;
 pub mod status;
 pub mod template;
+pub mod storage;
 pub mod time;
 pub mod timeline;
 pub mod upload;

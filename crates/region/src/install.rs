@@ -78,6 +78,49 @@ fn bytes(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
+/// File systems that the agent makes.
+const INSTALLABLE: [&str; 7] = ["ext2", "ext4", "xfs", "btrfs", "fat32", "vfat", "swap"];
+
+/// What of a storage configuration the agent cannot make yet, in words; it makes partitions and file systems
+/// on physical disks.
+#[must_use]
+pub fn not_installable(s: &Storage) -> Option<String> {
+    let mut missing: Vec<String> = Vec::new();
+    for g in &s.groups {
+        let kind = match g.r#type.as_str() {
+            "lvm-vg" => "volume group",
+            "bcache" => "bcache device",
+            "vmfs6" => "VMFS datastore",
+            _ => "RAID",
+        };
+        missing.push(format!("the {kind} {}", g.name));
+    }
+    for c in &s.cache_sets {
+        missing.push(format!("the cache set {}", s.cache_set_name(c.id)));
+    }
+    for f in s
+        .filesystems
+        .iter()
+        .filter(|f| f.group_id.is_none() && f.cache_set_id.is_none())
+    {
+        let at = f.mount_point.as_deref().unwrap_or("no mount point");
+        if f.is_special() {
+            missing.push(format!("the {} file system at {at}", f.fstype));
+        } else if !INSTALLABLE.contains(&f.fstype.as_str()) {
+            missing.push(format!("a {} file system ({at})", f.fstype));
+        }
+    }
+    missing.sort();
+    missing.dedup();
+    if missing.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "This storage configuration cannot be installed yet: {} cannot be made. Partitions and file systems directly on disks can.",
+        missing.join(", ")
+    ))
+}
+
 /// Disks, partitions, file systems and mounts in curtin's storage format.
 fn storage(s: &Storage, node: &NodeRow) -> Result<Vec<StorageItem>, ApiError> {
     let boot_disk = node
@@ -123,7 +166,6 @@ fn storage(s: &Storage, node: &NodeRow) -> Result<Vec<StorageItem>, ApiError> {
             wipe: Some("superblock".to_owned()),
         });
         let mut at = bytes(ALIGNMENT);
-        let mut number = 0;
         if is_boot && gpt && !uefi && !parts.is_empty() {
             // Behind the table and before the first partition: numbers of the others stay as in the model.
             out.push(StorageItem::Partition {
@@ -138,7 +180,7 @@ fn storage(s: &Storage, node: &NodeRow) -> Result<Vec<StorageItem>, ApiError> {
             });
         }
         for p in parts {
-            number += 1;
+            let number = u32::try_from(p.number).unwrap_or(u32::MAX);
             let id = format!("{}-part{number}", disk.name);
             let fs = s.filesystem_of_partition(p.id);
             let esp = fs.is_some_and(|f| f.mount_point.as_deref() == Some("/boot/efi"));

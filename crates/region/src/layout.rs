@@ -1,20 +1,26 @@
 //! Storage layouts: what `metal::layout` plans, written to the database.
 
+use std::collections::HashMap;
+
 use metal::Timestamp;
-use metal::layout::{self, Layout, LayoutError, MIN_BOOT_DISK, Part, Size, Want};
+use metal::layout::{self, Layout, MIN_BOOT_DISK, Size};
 use metal::status::Status;
+use metal::storage::plan::{self, Dev, Disk, Fs, Ground, PlanError, Step};
+use metal::storage::{CACHE_MODES, custom};
 use store::Tx;
 
 use crate::answer::Answer;
 use crate::args::Args;
 use crate::auth::{Action, Resource, authorize};
-use crate::block_device::BlockDeviceRow;
+use crate::block_device::change::{self, Of, no_choice};
+use crate::block_device::{BlockDeviceRow, Device, signed, unsigned};
 use crate::call::Call;
 use crate::error::ApiError;
-use crate::hardware;
 use crate::node::{NodeRow, View, row};
 use crate::operation::{Kind, Method, Operation, Param};
 use crate::select_block_device;
+use crate::subnet::texts;
+use crate::{bcache, bcache_cache_set, hardware, vmfs_datastore, volume_group};
 
 const ACT: Operation = Operation {
     handler: "MachineHandler",
@@ -52,7 +58,7 @@ const PARAMS: &[Param] = &[
     Param::opt("cache_device", Kind::Text, "bcache: the caching disk."),
     Param::opt(
         "cache_mode",
-        Kind::Choice(&["writeback", "writethrough", "writearound"]),
+        Kind::Choice(&CACHE_MODES),
         "bcache: how it caches.",
     ),
     Param::opt("cache_size", Kind::Text, "bcache: size of the cache."),
@@ -92,15 +98,17 @@ pub const OPERATIONS: &[Operation] = &[
     },
 ];
 
-/// What a layout can be told.
+/// What a layout can be told; disks by id or name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Size of `/boot`; no such partition without one.
-    pub boot_size: Option<Size>,
-    /// Size of the root; what is left without one.
-    pub root_size: Option<Size>,
-    /// Disk of the root by id or name; the boot disk without one.
+    /// Sizes and names.
+    pub plan: plan::Options,
+    /// Disk of the root; the boot disk without one.
     pub root_device: Option<String>,
+    /// Disk that caches.
+    pub cache_device: Option<String>,
+    /// The custom layout; what the last commissioning asked for without one.
+    pub custom: Option<serde_json::Value>,
 }
 
 impl Options {
@@ -109,21 +117,40 @@ impl Options {
     /// # Errors
     /// 400 for a size that is none.
     pub fn from_args(args: &Args, prefix: &str) -> Result<Self, ApiError> {
-        let size = |name: &str| {
+        let text = |name: &str| args.filled(&format!("{prefix}{name}")).map(str::to_owned);
+        let size = |name: &str| -> Result<Option<Size>, ApiError> {
             let name = format!("{prefix}{name}");
-            args.filled(&name)
+            let size = args
+                .filled(&name)
                 .map(str::parse::<Size>)
                 .transpose()
-                .map_err(|e| ApiError::field(&name, e.to_string()))
+                .map_err(|e| ApiError::field(&name, e.to_string()))?;
+            // A size of zero is how clients say "none".
+            Ok(size.filter(|s| !matches!(s, Size::Bytes(0) | Size::Share(0))))
         };
-        // A size of zero is how clients say "none".
-        let some = |s: Option<Size>| s.filter(|s| !matches!(s, Size::Bytes(0) | Size::Share(0)));
+        for (name, own) in [("vg_name", "vgroot"), ("lv_name", "lvroot")] {
+            let given = text(name).unwrap_or_else(|| own.to_owned());
+            change::check_name(&crate::block_device::Storage::default(), &given, None).map_err(
+                |_| ApiError::field(&format!("{prefix}{name}"), "This is no name of a volume."),
+            )?;
+        }
         Ok(Self {
-            boot_size: some(size("boot_size")?),
-            root_size: some(size("root_size")?),
-            root_device: args
-                .filled(&format!("{prefix}root_device"))
-                .map(str::to_owned),
+            plan: plan::Options {
+                boot_size: size("boot_size")?,
+                root_size: size("root_size")?,
+                vg_name: text("vg_name"),
+                lv_name: text("lv_name"),
+                lv_size: size("lv_size")?,
+                cache_mode: text("cache_mode"),
+                cache_size: size("cache_size")?,
+                cache_no_part: args
+                    .bool(&format!("{prefix}cache_no_part"))?
+                    .unwrap_or(false),
+                ..plan::Options::default()
+            },
+            root_device: text("root_device"),
+            cache_device: text("cache_device"),
+            custom: None,
         })
     }
 }
@@ -145,12 +172,8 @@ pub async fn disks(tx: &mut Tx, node: i64) -> Result<Vec<BlockDeviceRow>, ApiErr
 fn boot_disk(disks: &[BlockDeviceRow], chosen: Option<i64>) -> Option<&BlockDeviceRow> {
     chosen
         .and_then(|id| disks.iter().find(|d| d.id == id))
-        .or_else(|| disks.iter().find(|d| bytes(d.size) >= MIN_BOOT_DISK))
+        .or_else(|| disks.iter().find(|d| unsigned(d.size) >= MIN_BOOT_DISK))
         .or_else(|| disks.first())
-}
-
-fn bytes(n: i64) -> u64 {
-    u64::try_from(n).unwrap_or(0)
 }
 
 /// Removes all that is planned for a node's disks: partitions, file systems, virtual devices.
@@ -169,6 +192,8 @@ pub async fn clear(tx: &mut Tx, node: i64) -> Result<(), ApiError> {
         "DELETE FROM block_device WHERE node_id = $1 AND type = 'virtual'",
         node
     )?;
+    store::exec!(tx, "DELETE FROM filesystem_group WHERE node_id = $1", node)?;
+    store::exec!(tx, "DELETE FROM cache_set WHERE node_id = $1", node)?;
     store::exec!(
         tx,
         "UPDATE block_device SET partition_table_type = NULL WHERE node_id = $1 AND partition_table_type IS NOT NULL",
@@ -180,7 +205,7 @@ pub async fn clear(tx: &mut Tx, node: i64) -> Result<(), ApiError> {
 /// Replaces a node's storage configuration by a layout. Nothing is changed when it does not fit.
 ///
 /// # Errors
-/// 400 when it does not fit or there is no disk, 503 for a layout that is not there yet.
+/// 400 when it does not fit or there is no disk.
 pub async fn apply(
     tx: &mut Tx,
     node: &NodeRow,
@@ -188,31 +213,10 @@ pub async fn apply(
     options: &Options,
     now: Timestamp,
 ) -> Result<(), ApiError> {
-    match layout {
-        Layout::Flat => flat(tx, node, options, now).await,
-        Layout::Blank => clear(tx, node.id).await,
-        Layout::Lvm | Layout::Bcache | Layout::Vmfs6 | Layout::Vmfs7 | Layout::Custom => {
-            let missing = match layout {
-                Layout::Lvm => "volume groups",
-                Layout::Bcache => "caching disks",
-                Layout::Vmfs6 | Layout::Vmfs7 => "the partitions of ESXi",
-                _ => "layouts from commissioning scripts",
-            };
-            Err(ApiError::Unavailable(
-                format!("The {layout} layout is not available yet: {missing} cannot be made."),
-                3600,
-            ))
-        }
+    if layout == Layout::Blank {
+        return clear(tx, node.id).await;
     }
-}
-
-async fn flat(
-    tx: &mut Tx,
-    node: &NodeRow,
-    options: &Options,
-    now: Timestamp,
-) -> Result<(), ApiError> {
-    let disks = disks(tx, node.id).await?;
+    let rows = disks(tx, node.id).await?;
     // The row at hand may be older than the choice of the disk.
     let (chosen,) = store::one!(
         tx,
@@ -220,80 +224,60 @@ async fn flat(
         "SELECT boot_disk_id FROM node WHERE id = $1",
         node.id
     )?;
-    let Some(boot) = boot_disk(&disks, chosen) else {
+    let Some(boot) = boot_disk(&rows, chosen) else {
         return Err(ApiError::Bad(format!(
             "{} has no disk to boot from, so no storage layout can be set.",
             node.hostname
         )));
     };
-    let root = match &options.root_device {
-        None => boot,
-        Some(name) => disks
-            .iter()
-            .find(|d| d.name == *name || d.id.to_string() == *name)
-            .ok_or_else(|| {
-                ApiError::field(
-                    "root_device",
-                    "Select a valid choice. That choice is not one of the available choices.",
-                )
-            })?,
+    let refuse = |e: PlanError| ApiError::field(e.field(), e.to_string());
+    let disk = |d: &BlockDeviceRow| Disk {
+        id: d.id,
+        size: unsigned(d.size),
+        ssd: texts(&d.tags).iter().any(|t| t == "ssd"),
     };
-    let efi = layout::needs_efi(
-        node.bios_boot_method.as_deref(),
-        node.architecture.as_deref().unwrap_or(""),
-    );
-    let refuse = |e: LayoutError| {
-        let field = match e {
-            LayoutError::BootTooSmall => "boot_size",
-            LayoutError::RootTooSmall | LayoutError::TooLarge { .. } => "root_size",
-            LayoutError::DiskTooSmall { .. } => "__all__",
+    let steps = if layout == Layout::Custom {
+        let asked = match &options.custom {
+            Some(c) => Some(c.clone()),
+            None => hardware::storage_extra(tx, node).await?,
         };
-        ApiError::field(field, e.to_string())
-    };
-    let plans: Vec<(&BlockDeviceRow, Vec<Part>)> = if root.id == boot.id {
-        let wants = layout::flat(efi, options.boot_size, options.root_size);
-        vec![(
-            boot,
-            layout::partitions(bytes(boot.size), &wants).map_err(refuse)?,
-        )]
+        let extra = asked.ok_or_else(|| {
+            ApiError::field(
+                "storage_layout",
+                "No commissioning script of this machine has asked for a custom layout.",
+            )
+        })?;
+        let named: HashMap<String, Disk> = rows.iter().map(|d| (d.name.clone(), disk(d))).collect();
+        custom::steps(&extra, &named).map_err(refuse)?
     } else {
-        let mut first = Vec::new();
-        if efi {
-            first.push(Want::Efi);
-        }
-        first.extend(options.boot_size.map(Want::Boot));
-        if first.is_empty() {
-            return Err(ApiError::field(
-                "boot_size",
-                "The boot disk needs a partition for /boot when the root is on another disk.",
-            ));
-        }
-        vec![
-            (
-                boot,
-                layout::partitions(bytes(boot.size), &first).map_err(refuse)?,
+        let find = |field: &str, name: &Option<String>| match name {
+            None => Ok(None),
+            Some(n) => rows
+                .iter()
+                .find(|d| d.name == *n || d.id.to_string() == *n)
+                .map(|d| Some(d.id))
+                .ok_or_else(|| no_choice(field, n)),
+        };
+        let told = plan::Options {
+            root_device: find("root_device", &options.root_device)?,
+            cache_device: find("cache_device", &options.cache_device)?,
+            ..options.plan.clone()
+        };
+        let all: Vec<Disk> = rows.iter().map(disk).collect();
+        let ground = Ground {
+            disks: &all,
+            boot: &disk(boot),
+            efi: layout::needs_efi(
+                node.bios_boot_method.as_deref(),
+                node.architecture.as_deref().unwrap_or(""),
             ),
-            (
-                root,
-                layout::partitions(bytes(root.size), &[Want::Root(options.root_size)])
-                    .map_err(refuse)?,
-            ),
-        ]
+        };
+        plan::steps(layout, &ground, &told).map_err(refuse)?
     };
     clear(tx, node.id).await?;
-    for (disk, parts) in plans {
-        store::exec!(
-            tx,
-            "UPDATE block_device SET partition_table_type = 'GPT', updated = $2 WHERE id = $1",
-            disk.id,
-            now.0
-        )?;
-        for p in parts {
-            add_partition(tx, node.id, disk.id, &p, now).await?;
-        }
-    }
+    carry_out(tx, node, &steps, now).await?;
     // Who installs boots from the first disk unless told otherwise.
-    if chosen != Some(boot.id) && disks.first().is_some_and(|d| d.id != boot.id) {
+    if chosen != Some(boot.id) && rows.first().is_some_and(|d| d.id != boot.id) {
         store::exec!(
             tx,
             "UPDATE node SET boot_disk_id = $2 WHERE id = $1",
@@ -304,34 +288,187 @@ async fn flat(
     Ok(())
 }
 
-async fn add_partition(
+/// What a step has made.
+#[derive(Clone, Copy)]
+enum Made {
+    Device(Device),
+    Group(i64),
+    CacheSet(i64),
+    Nothing,
+}
+
+/// What the steps before have made.
+struct Site(Vec<Made>);
+
+impl Site {
+    fn device(&self, dev: Dev) -> Result<Device, ApiError> {
+        match dev {
+            Dev::Disk(id) => Ok(Device::Disk(id)),
+            Dev::Made(n) => match self.0.get(n) {
+                Some(Made::Device(d)) => Ok(*d),
+                _ => Err(ApiError::bug("a layout uses what is no device")),
+            },
+        }
+    }
+
+    fn devices(&self, devs: &[Dev]) -> Result<Vec<Device>, ApiError> {
+        devs.iter().map(|d| self.device(*d)).collect()
+    }
+}
+
+/// Writes the steps of a plan.
+async fn carry_out(
     tx: &mut Tx,
-    node: i64,
-    disk: i64,
-    p: &Part,
+    node: &NodeRow,
+    steps: &[Step],
     now: Timestamp,
 ) -> Result<(), ApiError> {
-    let (id,) = store::one!(
-        tx,
-        (i64,),
-        "INSERT INTO partition (block_device_id, number, uuid, size, bootable, created, updated) VALUES ($1, $2, $3, $4, $5, $6, $6) RETURNING id",
-        disk,
-        i64::from(p.number),
-        uuid::Uuid::new_v4().to_string(),
-        i64::try_from(p.size).unwrap_or(i64::MAX),
-        p.bootable,
-        now.0
-    )?;
+    let mut site = Site(Vec::with_capacity(steps.len()));
+    // Names of the groups by step: volumes have them before their own.
+    let mut groups: HashMap<usize, &str> = HashMap::new();
+    for (n, step) in steps.iter().enumerate() {
+        let made = match step {
+            Step::Table { disk, kind } => {
+                if let Device::Disk(id) = site.device(*disk)? {
+                    store::exec!(
+                        tx,
+                        "UPDATE block_device SET partition_table_type = $2, updated = $3 WHERE id = $1",
+                        id,
+                        *kind,
+                        now.0
+                    )?;
+                }
+                Made::Nothing
+            }
+            Step::Partition {
+                disk,
+                number,
+                size,
+                bootable,
+            } => {
+                let Device::Disk(disk) = site.device(*disk)? else {
+                    return Err(ApiError::bug("a layout partitions a partition"));
+                };
+                let (id,) = store::one!(
+                    tx,
+                    (i64,),
+                    "INSERT INTO partition (block_device_id, number, uuid, size, bootable, created, updated) \
+                     VALUES ($1, $2, $3, $4, $5, $6, $6) RETURNING id",
+                    disk,
+                    i64::from(*number),
+                    change::new_uuid(),
+                    signed(*size),
+                    *bootable,
+                    now.0
+                )?;
+                Made::Device(Device::Partition(id))
+            }
+            Step::Format { on, fs } => {
+                let device = site.device(*on)?;
+                format(tx, node.id, Some(device), fs, now).await?;
+                Made::Nothing
+            }
+            Step::Special { fs } => {
+                format(tx, node.id, None, fs, now).await?;
+                Made::Nothing
+            }
+            Step::VolumeGroup { name, members } => {
+                let members = site.devices(members)?;
+                let what = (volume_group::TYPE, name.as_str(), change::new_uuid());
+                let id = change::add_group(tx, node.id, what, None, now).await?;
+                let of = Of::Group(id);
+                change::join(tx, node, &members, volume_group::MEMBER, of, now).await?;
+                groups.insert(n, name);
+                Made::Group(id)
+            }
+            Step::Volume { group, name, size } => {
+                let Some(Made::Group(id)) = site.0.get(*group).copied() else {
+                    return Err(ApiError::bug("a layout has a volume in no group"));
+                };
+                let full = format!("{}-{name}", groups.get(group).copied().unwrap_or(""));
+                let what = (full.as_str(), *size, change::new_uuid());
+                let device = change::add_virtual(tx, node.id, id, what, now).await?;
+                Made::Device(Device::Disk(device))
+            }
+            Step::CacheSet { on } => {
+                let device = site.device(*on)?;
+                let id = bcache_cache_set::insert(tx, node.id, now).await?;
+                let of = Of::CacheSet(id);
+                change::join(tx, node, &[device], bcache_cache_set::MEMBER, of, now).await?;
+                Made::CacheSet(id)
+            }
+            Step::Bcache {
+                name,
+                backing,
+                set,
+                mode,
+            } => {
+                let Some(Made::CacheSet(set)) = site.0.get(*set).copied() else {
+                    return Err(ApiError::bug("a layout caches with no cache set"));
+                };
+                let backing = [site.device(*backing)?];
+                let made = bcache::insert(
+                    tx,
+                    node,
+                    (name, change::new_uuid()),
+                    (mode, set),
+                    &backing,
+                    now,
+                );
+                Made::Device(Device::Disk(made.await?.1))
+            }
+            Step::Raid {
+                name,
+                level,
+                members,
+                spares,
+            } => {
+                let (members, spares) = (site.devices(members)?, site.devices(spares)?);
+                let made = crate::raid::insert(
+                    tx,
+                    node,
+                    (name, change::new_uuid()),
+                    *level,
+                    (&members, &spares),
+                    now,
+                );
+                Made::Device(Device::Disk(made.await?.1))
+            }
+            Step::Datastore { name, members } => {
+                let members = site.devices(members)?;
+                let what = (name.as_str(), change::new_uuid());
+                Made::Group(vmfs_datastore::insert(tx, node, what, &members, now).await?)
+            }
+        };
+        site.0.push(made);
+    }
+    Ok(())
+}
+
+async fn format(
+    tx: &mut Tx,
+    node: i64,
+    on: Option<Device>,
+    fs: &Fs,
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    let (disk, partition) = match on {
+        Some(Device::Disk(id)) => (Some(id), None),
+        Some(Device::Partition(id)) => (None, Some(id)),
+        None => (None, None),
+    };
     store::exec!(
         tx,
-        "INSERT INTO filesystem (node_id, partition_id, fstype, label, uuid, mount_point, mount_options, created, updated) \
-         VALUES ($1, $2, $3, $4, $5, $6, '', $7, $7)",
+        "INSERT INTO filesystem (node_id, block_device_id, partition_id, fstype, label, uuid, mount_point, mount_options, created, updated) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)",
         node,
-        id,
-        p.fstype,
-        p.label,
-        uuid::Uuid::new_v4().to_string(),
-        p.mount_point,
+        disk,
+        partition,
+        fs.fstype.as_str(),
+        fs.label.as_str(),
+        change::new_uuid(),
+        fs.mount_point.as_deref(),
+        fs.mount_options.as_str(),
         now.0
     )?;
     Ok(())

@@ -7,6 +7,8 @@ use crate::operation::Operation;
 pub fn all() -> Vec<&'static Operation> {
     [
         crate::account::OPERATIONS,
+        crate::bcache::OPERATIONS,
+        crate::bcache_cache_set::OPERATIONS,
         crate::block_device::ops::OPERATIONS,
         crate::boot::OPERATIONS,
         crate::boot_resource::OPERATIONS,
@@ -22,6 +24,7 @@ pub fn all() -> Vec<&'static Operation> {
         crate::event_query::OPERATIONS,
         crate::fabric::OPERATIONS,
         crate::file::OPERATIONS,
+        crate::filesystem::OPERATIONS,
         crate::interface::ops::OPERATIONS,
         crate::ip_address::OPERATIONS,
         crate::ip_range::OPERATIONS,
@@ -34,6 +37,9 @@ pub fn all() -> Vec<&'static Operation> {
         crate::package_repository::OPERATIONS,
         crate::rack_controller::OPERATIONS,
         crate::reserved_ip::OPERATIONS,
+        crate::partition::OPERATIONS,
+        crate::rack_controller::OPERATIONS,
+        crate::raid::OPERATIONS,
         crate::script_result::OPERATIONS,
         crate::setting::OPERATIONS,
         crate::space::OPERATIONS,
@@ -46,6 +52,8 @@ pub fn all() -> Vec<&'static Operation> {
         crate::user::OPERATIONS,
         crate::version::OPERATIONS,
         crate::vlan::ops::OPERATIONS,
+        crate::vmfs_datastore::OPERATIONS,
+        crate::volume_group::OPERATIONS,
         crate::zone::OPERATIONS,
     ]
     .into_iter()

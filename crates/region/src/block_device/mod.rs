@@ -1,11 +1,14 @@
-//! `block-devices` and `partitions`: the disks of nodes.
+//! `block-devices`: the disks of nodes, and everything that lies on them.
 
+pub mod change;
 pub mod ops;
 
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
+use store::Tx;
 
+use crate::error::ApiError;
 use crate::subnet::texts;
 
 /// Partitions start and end on multiples of this many bytes.
@@ -44,6 +47,8 @@ pub struct BlockDeviceRow {
     pub uuid: Option<String>,
     /// `GPT` or `MBR`.
     pub partition_table_type: Option<String>,
+    /// The group that a virtual device is made of.
+    pub group_id: Option<i64>,
 }
 
 /// Columns of [`BlockDeviceRow`] from `block_device b`.
@@ -53,7 +58,7 @@ macro_rules! select_block_device {
     ($rest:literal) => {
         concat!(
             "SELECT b.id, b.node_id, b.type, b.name, b.id_path, b.size, b.block_size, b.model, b.serial, b.firmware_version, b.tags, ",
-            "b.numa_index, b.uuid, b.partition_table_type FROM block_device b ",
+            "b.numa_index, b.uuid, b.partition_table_type, b.group_id FROM block_device b ",
             $rest
         )
     };
@@ -99,6 +104,47 @@ pub struct FilesystemRow {
     pub mount_point: Option<String>,
     /// Mount options.
     pub mount_options: Option<String>,
+    /// The group whose member its device is.
+    pub group_id: Option<i64>,
+    /// The cache set whose device it is.
+    pub cache_set_id: Option<i64>,
+}
+
+/// What is made of several devices: a volume group, a RAID, a bcache device, a datastore.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct GroupRow {
+    /// Database id, of all kinds together.
+    pub id: i64,
+    /// Its node.
+    pub node_id: i64,
+    /// `lvm-vg`, `raid-0` to `raid-10`, `bcache`, `vmfs6`.
+    pub r#type: String,
+    /// Name.
+    pub name: String,
+    /// UUID.
+    pub uuid: String,
+    /// How a bcache device caches.
+    pub cache_mode: Option<String>,
+    /// What caches a bcache device.
+    pub cache_set_id: Option<i64>,
+}
+
+/// A cache set.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct CacheSetRow {
+    /// Database id.
+    pub id: i64,
+    /// Its node.
+    pub node_id: i64,
+}
+
+/// A device that can hold something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// A whole disk, by its id.
+    Disk(i64),
+    /// A partition, by its id.
+    Partition(i64),
 }
 
 /// The storage of one node.
@@ -108,8 +154,12 @@ pub struct Storage {
     pub disks: Vec<BlockDeviceRow>,
     /// Partitions, by disk and number.
     pub partitions: Vec<PartitionRow>,
-    /// File systems.
+    /// File systems, also those that make a device a member of something, and those without a device.
     pub filesystems: Vec<FilesystemRow>,
+    /// Volume groups, RAIDs, bcache devices, datastores.
+    pub groups: Vec<GroupRow>,
+    /// Cache sets.
+    pub cache_sets: Vec<CacheSetRow>,
 }
 
 impl FilesystemRow {
@@ -125,9 +175,23 @@ impl FilesystemRow {
         })
     }
 
+    /// Whether it is mounted without a device.
+    #[must_use]
+    pub const fn is_special(&self) -> bool {
+        self.block_device_id.is_none() && self.partition_id.is_none()
+    }
+
+    /// What it lies on.
+    #[must_use]
+    pub fn device(&self) -> Option<Device> {
+        self.block_device_id
+            .map(Device::Disk)
+            .or_else(|| self.partition_id.map(Device::Partition))
+    }
+
     /// What a device with this file system is used for, in words that clients show.
     #[must_use]
-    pub fn used_for(&self) -> String {
+    fn used_for(&self) -> String {
         match self.mount_point.as_deref() {
             Some(at) if !at.is_empty() => {
                 format!("{} formatted filesystem mounted at {at}", self.fstype)
@@ -145,7 +209,9 @@ impl Storage {
             .filter(move |p| p.block_device_id == disk)
     }
 
-    fn filesystem_of_disk(&self, disk: i64) -> Option<&FilesystemRow> {
+    /// The file system of a whole disk.
+    #[must_use]
+    pub fn filesystem_of_disk(&self, disk: i64) -> Option<&FilesystemRow> {
         self.filesystems
             .iter()
             .find(|f| f.block_device_id == Some(disk))
@@ -180,13 +246,165 @@ impl Storage {
             return 0;
         }
         let parts: i64 = self.partitions_of(disk.id).map(|p| p.size).sum();
-        let free = disk.size - TABLE_OVERHEAD - parts;
-        (free / ALIGNMENT * ALIGNMENT).max(0)
+        signed(metal::storage::free(unsigned(disk.size), unsigned(parts)))
+    }
+
+    /// The file system of a device.
+    #[must_use]
+    pub fn filesystem_of(&self, device: Device) -> Option<&FilesystemRow> {
+        self.filesystems.iter().find(|f| f.device() == Some(device))
+    }
+
+    /// Bytes of a device.
+    #[must_use]
+    pub fn size_of(&self, device: Device) -> i64 {
+        match device {
+            Device::Disk(id) => self.disks.iter().find(|d| d.id == id).map_or(0, |d| d.size),
+            Device::Partition(id) => self
+                .partitions
+                .iter()
+                .find(|p| p.id == id)
+                .map_or(0, |p| p.size),
+        }
+    }
+
+    /// The members of a group that have file systems of this type.
+    #[must_use]
+    pub fn members(&self, group: i64, fstype: &str) -> Vec<Device> {
+        self.filesystems
+            .iter()
+            .filter(|f| f.group_id == Some(group) && f.fstype == fstype)
+            .filter_map(FilesystemRow::device)
+            .collect()
+    }
+
+    /// Sizes of these devices.
+    #[must_use]
+    pub fn sizes(&self, devices: &[Device]) -> Vec<u64> {
+        devices.iter().map(|d| unsigned(self.size_of(*d))).collect()
+    }
+
+    /// The virtual devices of a group.
+    pub fn virtuals(&self, group: i64) -> impl Iterator<Item = &BlockDeviceRow> {
+        self.disks.iter().filter(move |d| d.group_id == Some(group))
+    }
+
+    /// The name of a cache set: its place among those of the node.
+    #[must_use]
+    pub fn cache_set_name(&self, id: i64) -> String {
+        let n = self.cache_sets.iter().position(|c| c.id == id).unwrap_or(0);
+        format!("cache{n}")
+    }
+
+    /// Whether a device is a part of what a group is made of, or lies on what the group makes.
+    #[must_use]
+    pub fn lies_on(&self, device: Device, group: i64) -> bool {
+        let mut at = device;
+        // A chain is no longer than there are devices.
+        for _ in 0..=self.disks.len() + self.partitions.len() {
+            let disk = match at {
+                Device::Disk(id) => id,
+                Device::Partition(id) => match self.partitions.iter().find(|p| p.id == id) {
+                    Some(p) => p.block_device_id,
+                    None => return false,
+                },
+            };
+            let Some(of) = self
+                .disks
+                .iter()
+                .find(|d| d.id == disk)
+                .and_then(|d| d.group_id)
+            else {
+                return false;
+            };
+            if of == group {
+                return true;
+            }
+            let Some(next) = self
+                .filesystems
+                .iter()
+                .filter(|f| f.group_id == Some(of))
+                .find_map(FilesystemRow::device)
+            else {
+                return false;
+            };
+            at = next;
+        }
+        false
+    }
+
+    /// What a device with this file system is used for, in words that clients show.
+    fn purpose(&self, f: &FilesystemRow) -> String {
+        if let Some(set) = f.cache_set_id {
+            return format!("Cache device for {}", self.cache_set_name(set));
+        }
+        let Some(g) = f
+            .group_id
+            .and_then(|id| self.groups.iter().find(|g| g.id == id))
+        else {
+            return f.used_for();
+        };
+        match f.fstype.as_str() {
+            "lvm-pv" => format!("LVM volume for {}", g.name),
+            "raid" => format!("Active {} device for {}", g.r#type, g.name),
+            "raid-spare" => format!("Spare {} device for {}", g.r#type, g.name),
+            "bcache-backing" => format!("Backing device for {}", g.name),
+            _ => format!("VMFS extent for {}", g.name),
+        }
+    }
+
+    /// A device as the API shows it.
+    #[must_use]
+    pub fn device_json(&self, system_id: &str, device: Device) -> Value {
+        match device {
+            Device::Disk(id) => self
+                .disks
+                .iter()
+                .find(|d| d.id == id)
+                .map_or(Value::Null, |d| self.disk_json(system_id, d)),
+            Device::Partition(id) => {
+                let p = self.partitions.iter().find(|p| p.id == id);
+                let found = p.and_then(|p| {
+                    let d = self.disks.iter().find(|d| d.id == p.block_device_id)?;
+                    Some(self.partition_json(system_id, d, p))
+                });
+                found.unwrap_or(Value::Null)
+            }
+        }
+    }
+
+    /// File systems without a device.
+    #[must_use]
+    pub fn special_json(&self) -> Vec<Value> {
+        self.filesystems
+            .iter()
+            .filter(|f| f.is_special())
+            .map(FilesystemRow::json)
+            .collect()
+    }
+
+    /// The groups of some types, as a machine lists them: by reference.
+    #[must_use]
+    pub fn references(&self, system_id: &str, of: fn(&str) -> bool) -> Value {
+        self.groups
+            .iter()
+            .filter(|g| of(&g.r#type))
+            .map(|g| reference(system_id, g.id))
+            .collect()
+    }
+
+    /// The cache sets, as a machine lists them.
+    #[must_use]
+    pub fn cache_set_references(&self, system_id: &str) -> Value {
+        self.cache_sets
+            .iter()
+            .map(|c| reference(system_id, c.id))
+            .collect()
     }
 
     fn used_for(&self, disk: &BlockDeviceRow) -> String {
         if let Some(f) = self.filesystem_of_disk(disk.id) {
-            return f.used_for();
+            return self.purpose(f);
         }
         match (
             self.partitions_of(disk.id).count(),
@@ -201,8 +419,7 @@ impl Storage {
     /// A disk as the API shows it.
     #[must_use]
     pub fn disk_json(&self, system_id: &str, disk: &BlockDeviceRow) -> Value {
-        json!({
-            "firmware_version": disk.firmware_version,
+        let mut out = json!({
             "path": format!("/dev/disk/by-dname/{}", disk.name),
             "id": disk.id,
             "partitions": self.partitions_of(disk.id).map(|p| self.partition_json(system_id, disk, p)).collect::<Vec<_>>(),
@@ -224,7 +441,12 @@ impl Storage {
             "filesystem": self.filesystem_of_disk(disk.id).map(FilesystemRow::json),
             "numa_node": disk.numa_index,
             "resource_uri": format!("/MAAS/api/2.0/nodes/{system_id}/blockdevices/{}/", disk.id),
-        })
+        });
+        // Virtual devices have no such field.
+        if disk.r#type == "physical" {
+            out["firmware_version"] = disk.firmware_version.clone().into();
+        }
+        out
     }
 
     /// A partition as the API shows it.
@@ -245,7 +467,7 @@ impl Storage {
             "system_id": system_id,
             "id": p.id,
             "type": "partition",
-            "used_for": fs.map_or_else(|| "Unused".to_owned(), FilesystemRow::used_for),
+            "used_for": fs.map_or_else(|| "Unused".to_owned(), |f| self.purpose(f)),
             "filesystem": fs.map(FilesystemRow::json),
             "device_id": p.block_device_id,
             "resource_uri": format!("/MAAS/api/2.0/nodes/{system_id}/blockdevices/{}/partition/{}", disk.id, p.id),
@@ -253,26 +475,73 @@ impl Storage {
     }
 }
 
-/// Storage of many nodes from rows that are sorted as [`Storage`] wants them.
+/// A database number of bytes as one that cannot be negative.
 #[must_use]
-pub fn by_node(
-    disks: Vec<BlockDeviceRow>,
-    partitions: Vec<PartitionRow>,
-    filesystems: Vec<FilesystemRow>,
-) -> HashMap<i64, Storage> {
+pub fn unsigned(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+/// Bytes as the database keeps them.
+#[must_use]
+pub fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn reference(system_id: &str, id: i64) -> Value {
+    json!({ "system_id": system_id, "id": id, "__incomplete__": true })
+}
+
+/// The storage of these nodes (a JSON list of ids), in a constant number of queries.
+///
+/// # Errors
+/// When the database fails.
+pub async fn load(tx: &mut Tx, ids: &str) -> Result<HashMap<i64, Storage>, ApiError> {
     let mut out: HashMap<i64, Storage> = HashMap::new();
     let mut node_of: HashMap<i64, i64> = HashMap::new();
-    for d in disks {
+    for d in store::all!(
+        tx,
+        BlockDeviceRow,
+        select_block_device!("WHERE b.node_id IN @ids($1) ORDER BY b.id"),
+        ids
+    )? {
         node_of.insert(d.id, d.node_id);
         out.entry(d.node_id).or_default().disks.push(d);
     }
-    for p in partitions {
+    for p in store::all!(
+        tx,
+        PartitionRow,
+        "SELECT p.id, p.block_device_id, p.number, p.uuid, p.size, p.bootable, p.tags FROM partition p \
+         JOIN block_device b ON b.id = p.block_device_id WHERE b.node_id IN @ids($1) ORDER BY p.block_device_id, p.number",
+        ids
+    )? {
         if let Some(node) = node_of.get(&p.block_device_id) {
             out.entry(*node).or_default().partitions.push(p);
         }
     }
-    for f in filesystems {
+    for f in store::all!(
+        tx,
+        FilesystemRow,
+        "SELECT id, node_id, block_device_id, partition_id, fstype, label, uuid, mount_point, mount_options, group_id, cache_set_id \
+         FROM filesystem WHERE node_id IN @ids($1) ORDER BY id",
+        ids
+    )? {
         out.entry(f.node_id).or_default().filesystems.push(f);
     }
-    out
+    for g in store::all!(
+        tx,
+        GroupRow,
+        "SELECT id, node_id, type, name, uuid, cache_mode, cache_set_id FROM filesystem_group WHERE node_id IN @ids($1) ORDER BY id",
+        ids
+    )? {
+        out.entry(g.node_id).or_default().groups.push(g);
+    }
+    for c in store::all!(
+        tx,
+        CacheSetRow,
+        "SELECT id, node_id FROM cache_set WHERE node_id IN @ids($1) ORDER BY id",
+        ids
+    )? {
+        out.entry(c.node_id).or_default().cache_sets.push(c);
+    }
+    Ok(out)
 }

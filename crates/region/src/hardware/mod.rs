@@ -8,6 +8,7 @@ pub(crate) mod nic;
 
 use metal::Timestamp;
 use metal::layout::Layout;
+use serde_json::Value;
 use store::Tx;
 
 use crate::error::ApiError;
@@ -84,9 +85,38 @@ pub async fn process_commissioning(
     let storage = Found::keep(node.skip_storage);
     disk::update(tx, node, &found.disks, storage, now).await?;
     if storage == Found::Reset {
-        default_layout(tx, node.id, now).await?;
+        default_layout(tx, node.id, extra(output), now).await?;
     }
     node.touch(tx, now).await
+}
+
+/// What [`SCRIPT`] printed in the last commissioning that passed.
+async fn output(tx: &mut Tx, node: &NodeRow) -> Result<Option<Vec<u8>>, ApiError> {
+    let row = store::opt!(
+        tx,
+        (Option<Vec<u8>>, Option<Vec<u8>>),
+        "SELECT stdout, output FROM script_result WHERE script_set_id = $1 AND script_name = $2 AND status = 2 ORDER BY id DESC LIMIT 1",
+        node.current_commissioning_set_id.unwrap_or(-1),
+        SCRIPT
+    )?;
+    Ok(row
+        .and_then(|(stdout, output)| stdout.filter(|s| !s.is_empty()).or(output))
+        .filter(|o| !o.is_empty()))
+}
+
+/// The custom layout that the output of [`SCRIPT`] asks for.
+fn extra(output: &[u8]) -> Option<Value> {
+    let mut all: Value = serde_json::from_slice(output).ok()?;
+    let extra = all.get_mut("storage-extra").map(Value::take)?;
+    (!extra.is_null()).then_some(extra)
+}
+
+/// The custom layout that the commissioning scripts of a machine asked for.
+///
+/// # Errors
+/// When the database fails.
+pub async fn storage_extra(tx: &mut Tx, node: &NodeRow) -> Result<Option<Value>, ApiError> {
+    Ok(output(tx, node).await?.and_then(|o| extra(&o)))
 }
 
 /// Brings a machine back to what its last commissioning found.
@@ -99,22 +129,12 @@ pub async fn restore(
     part: Part,
     now: Timestamp,
 ) -> Result<(), ApiError> {
-    let row = store::opt!(
-        tx,
-        (Option<Vec<u8>>, Option<Vec<u8>>),
-        "SELECT stdout, output FROM script_result WHERE script_set_id = $1 AND script_name = $2 AND status = 2 ORDER BY id DESC LIMIT 1",
-        node.current_commissioning_set_id.unwrap_or(-1),
-        SCRIPT
-    )?;
-    let output = row
-        .and_then(|(stdout, output)| stdout.filter(|s| !s.is_empty()).or(output))
-        .filter(|o| !o.is_empty())
-        .ok_or_else(|| {
-            ApiError::Conflict(format!(
-                "{} has no inventory: commission it first.",
-                node.hostname
-            ))
-        })?;
+    let output = output(tx, node).await?.ok_or_else(|| {
+        ApiError::Conflict(format!(
+            "{} has no inventory: commission it first.",
+            node.hostname
+        ))
+    })?;
     let found = Inventory::parse(&output)?;
     if part.network() {
         nic::update(tx, node, &found.ports, Found::Reset, now).await?;
@@ -122,7 +142,7 @@ pub async fn restore(
     }
     if part.storage() {
         disk::update(tx, node, &found.disks, Found::Reset, now).await?;
-        default_layout(tx, node.id, now).await?;
+        default_layout(tx, node.id, extra(&output), now).await?;
     }
     Ok(())
 }
@@ -207,16 +227,34 @@ async fn tag_virtual(
 /// Sets the layout of the setting `default_storage_layout`. One that cannot be made gives way to the flat
 /// one, and a machine without a disk for it is left without: a commissioning does not fail for that, and
 /// an event says it.
-async fn default_layout(tx: &mut Tx, node: i64, now: Timestamp) -> Result<(), ApiError> {
+async fn default_layout(
+    tx: &mut Tx,
+    node: i64,
+    custom: Option<Value>,
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    let options = Options {
+        custom,
+        ..Options::default()
+    };
     // What was just found decides: the architecture, for one.
     let node = row::by_id(tx, node).await?;
     let word = setting::text(tx, "default_storage_layout").await?;
     let wanted = Layout::from_word(&word).unwrap_or(Layout::Flat);
     let mut said = String::new();
-    let mut done = layout::apply(tx, &node, wanted, &Options::default(), now).await;
-    if let Err(ApiError::Unavailable(why, _)) = &done {
-        said = format!("{why} The flat layout is used instead.");
-        done = layout::apply(tx, &node, Layout::Flat, &Options::default(), now).await;
+    let mut done = layout::apply(tx, &node, wanted, &options, now).await;
+    if let Err(ApiError::Fields(fields)) = &done
+        && wanted != Layout::Flat
+    {
+        let why: Vec<&str> = fields
+            .iter()
+            .flat_map(|(_, m)| m.iter().map(String::as_str))
+            .collect();
+        said = format!(
+            "The {wanted} layout cannot be made: {} The flat layout is used instead.",
+            why.join(" ")
+        );
+        done = layout::apply(tx, &node, Layout::Flat, &options, now).await;
     }
     match done {
         Ok(()) => {}

@@ -217,6 +217,10 @@ async fn check_storage(tx: &mut Tx, node: &NodeRow) -> Result<(), ApiError> {
             "Node must have a root filesystem: mount one at '/' or set a storage layout.",
         ));
     }
+    let planned = crate::block_device::change::of_node(tx, node.id).await?;
+    if let Some(why) = crate::install::not_installable(&planned) {
+        return Err(ApiError::Unavailable(why, 3600));
+    }
     Ok(())
 }
 

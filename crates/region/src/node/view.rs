@@ -8,11 +8,10 @@ use metal::status::Status;
 use serde_json::{Map, Value, json};
 use store::Tx;
 
-use crate::block_device::{self, BlockDeviceRow, FilesystemRow, PartitionRow, Storage};
+use crate::block_device::{self, Storage};
 use crate::error::ApiError;
 use crate::interface::{Around, InterfaceRow, LinkRow};
 use crate::node::row::NodeRow;
-use crate::select_block_device;
 use crate::select_interface;
 use crate::{subnet, vlan};
 
@@ -108,27 +107,7 @@ impl View {
         }
         v.around.vlans = vlan::all(tx).await?;
         v.around.subnets = subnet::all(tx).await?;
-        let disks = store::all!(
-            tx,
-            BlockDeviceRow,
-            select_block_device!("WHERE b.node_id IN @ids($1) ORDER BY b.id"),
-            &ids
-        )?;
-        let partitions = store::all!(
-            tx,
-            PartitionRow,
-            "SELECT p.id, p.block_device_id, p.number, p.uuid, p.size, p.bootable, p.tags FROM partition p \
-             JOIN block_device b ON b.id = p.block_device_id WHERE b.node_id IN @ids($1) ORDER BY p.block_device_id, p.number",
-            &ids
-        )?;
-        let filesystems = store::all!(
-            tx,
-            FilesystemRow,
-            "SELECT id, node_id, block_device_id, partition_id, fstype, label, uuid, mount_point, mount_options \
-             FROM filesystem WHERE node_id IN @ids($1) ORDER BY id",
-            &ids
-        )?;
-        v.storage = block_device::by_node(disks, partitions, filesystems);
+        v.storage = block_device::load(tx, &ids).await?;
         let tags = store::all!(
             tx,
             (i64, String),
@@ -261,10 +240,19 @@ impl View {
         put("owner_data", Value::Object(owner_data.clone()));
         put("workload_annotations", Value::Object(owner_data));
         put("locked", n.locked.into());
-        put("cache_sets", json!([]));
-        put("bcaches", json!([]));
-        put("volume_groups", json!([]));
-        put("raids", json!([]));
+        put("cache_sets", storage.cache_set_references(&n.system_id));
+        put(
+            "bcaches",
+            storage.references(&n.system_id, |t| t == "bcache"),
+        );
+        put(
+            "volume_groups",
+            storage.references(&n.system_id, |t| t == "lvm-vg"),
+        );
+        put(
+            "raids",
+            storage.references(&n.system_id, |t| t.starts_with("raid-")),
+        );
         put("bios_boot_method", n.bios_boot_method.clone().into());
         put(
             "boot_interface",
@@ -287,7 +275,7 @@ impl View {
         put("blockdevice_set", disks(None).into());
         put("physicalblockdevice_set", disks(Some("physical")).into());
         put("virtualblockdevice_set", disks(Some("virtual")).into());
-        put("special_filesystems", json!([]));
+        put("special_filesystems", storage.special_json().into());
         put("parent", Value::Null);
         put("default_gateways", self.gateways_json(n));
         put(

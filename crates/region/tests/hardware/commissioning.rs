@@ -205,12 +205,12 @@ store::both! {
     async fn a_default_layout_that_cannot_be_made_does_not_fail_commissioning(t: TestDb) {
         let site = Site::open(t).await;
         let (node, _) = enlisted(&site).await;
-        site.sql("INSERT INTO setting (name, value) VALUES ('default_storage_layout', '\"lvm\"')").await;
+        site.sql("INSERT INTO setting (name, value) VALUES ('default_storage_layout', '\"custom\"')").await;
         process(&site, &node, &inventory()).await.unwrap();
         let m = site.machine("aaaaaa").await;
         assert_eq!(m["blockdevice_set"][0]["partitions"][0]["filesystem"]["mount_point"], "/");
         let message = m["status_message"].as_str().unwrap().to_owned();
-        assert!(message.contains("lvm") && message.contains("flat"), "{message}");
+        assert!(message.contains("custom") && message.contains("flat"), "{message}");
         let mut diskless = inventory();
         diskless["resources"]["storage"]["disks"] = json!([]);
         process(&site, &node, &diskless).await.unwrap();

@@ -53,9 +53,11 @@ store::both! {
         site.post(path, "storage_layout=flat&root_size=big").await.is(400, "root_size");
         site.post(path, "storage_layout=flat&boot_size=1M").await.is(400, "boot_size");
         site.post(path, "storage_layout=flat&root_device=sdz").await.is(400, "root_device");
-        for missing in ["lvm", "bcache", "vmfs6", "vmfs7", "custom"] {
-            site.post(path, &format!("storage_layout={missing}")).await.is(503, missing);
-        }
+        site.post(path, "storage_layout=lvm&lv_size=9G").await.is(400, "lv_size");
+        site.post(path, "storage_layout=lvm&vg_name=a%20b").await.is(400, "vg_name");
+        site.post(path, "storage_layout=bcache&cache_device=sda").await.is(400, "cache_device");
+        site.post(path, "storage_layout=vmfs7").await.is(400, "too small");
+        site.post(path, "storage_layout=custom").await.is(400, "No commissioning script");
         assert_eq!(site.machine("aaaaaa").await["blockdevice_set"], before);
         site.sql("UPDATE node SET locked = TRUE").await;
         site.post(path, "storage_layout=flat").await.is(409, "locked");

@@ -112,7 +112,8 @@ steelyard_tests::front_test! {
             "machines/", "machines/?op=list_allocated", "machines/?status=allocated", "machines/?tags=tag1",
             "events/?op=query&level=DEBUG&limit=1000", "subnets/", "fabrics/", "fabrics/0/vlans/", "ipranges/", "zones/",
             "resourcepools/", "tags/", "tags/tag1/?op=machines", "users/", "account/prefs/sshkeys/", "boot-resources/",
-            "boot-sources/", "rackcontrollers/",
+            "boot-sources/", "rackcontrollers/", "nodes/", "devices/", "regioncontrollers/", "scripts/",
+            "machines/?not_subnets=10.0.1.0/24", "installation-results/", "tags/tag1/?op=nodes",
         ].map(str::to_owned);
         let of_host = ["interfaces", "blockdevices", "results"].map(|l| format!("nodes/{host}/{l}/"));
         let lists: Vec<String> = lists.into_iter().chain(of_host).collect();

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod filter;
 pub mod id;
 pub mod install;
 pub mod ipam;
@@ -17,6 +18,7 @@ pub mod status;
 pub mod time;
 pub mod timeline;
 pub mod verdict;
+pub mod xpath;
 
 pub use id::{MacAddr, SystemId};
 pub use time::Timestamp;

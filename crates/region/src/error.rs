@@ -7,6 +7,9 @@ use store::{StoreError, TxError};
 
 use crate::answer::{Answer, TEXT};
 
+/// How every answer begins that says that something is not built yet.
+pub const WITHOUT_ENGINE: &str = "Checked and in order, but nothing was done; not built yet: ";
+
 /// An error of an operation.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -37,6 +40,10 @@ pub enum ApiError {
     /// 503: something this needs is not there now; try again after these seconds.
     #[error("{0}")]
     Unavailable(String, u32),
+    /// 503: what this needs is not part of the product yet. Everything was checked before. All of these stand
+    /// in `tests/golden/without_engine.tsv`.
+    #[error("{WITHOUT_ENGINE}{0}.")]
+    NoEngine(&'static str),
     /// The database.
     #[error("the database failed")]
     Store(#[from] StoreError),
@@ -94,6 +101,7 @@ impl ApiError {
             Self::Conflict(s) => text(409, s),
             Self::TooLarge(s) => text(413, s),
             Self::Unavailable(s, after) => text(503, s).header("Retry-After", after.to_string()),
+            e @ Self::NoEngine(_) => text(503, e.to_string()),
             Self::Store(StoreError::Conflict { .. }) => {
                 text(409, "Too many changes at once; try again.".to_owned())
                     .header("Retry-After", "5")

@@ -365,4 +365,42 @@ steelyard_tests::front_test! {
         assert_eq!(f.rack().await.rack.0, rack);
         assert_eq!(ids(&f.admin.get("rackcontrollers/").await.good()), [rack]);
     }
+
+    /// Devices, scripts, region controllers and devices on buses have the fields that clients read, and no others.
+    async fn objects_have_the_fields_that_clients_read(f: Front) {
+        drop(f.rack().await);
+        let machine = text(&f.machine(&[]).await, "system_id");
+        f.bus_device(&machine).await;
+        drop(f.admin.create("devices/", &[("mac_addresses", &mac())]).await.good());
+        for (path, expected) in FIELDS {
+            let list = f.admin.get(&path.replace("{}", &machine)).await.good();
+            let mut keys: Vec<&str> = list[0].as_object().expect("an object").keys().map(String::as_str).collect();
+            keys.sort_unstable();
+            assert_eq!(keys.join(" "), *expected, "{path}");
+        }
+        let version = f.admin.get("scripts/maas-lshw").await.good();
+        let mut keys: Vec<&str> = version["history"][0].as_object().expect("an object").keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["comment", "created", "id"]);
+    }
 }
+
+/// The fields of objects as MAAS has them: the list that shows them, and their names in order.
+const FIELDS: &[(&str, &str)] = &[
+    (
+        "devices/",
+        "address_ttl description domain fqdn hostname interface_set ip_addresses node_type node_type_name owner owner_data parent resource_uri system_id tag_names workload_annotations zone",
+    ),
+    (
+        "scripts/",
+        "apply_configured_networking default description destructive for_hardware hardware_type hardware_type_name history id may_reboot name packages parallel parallel_name parameters recommission resource_uri results tags timeout title type type_name",
+    ),
+    (
+        "regioncontrollers/",
+        "architecture commissioning_status commissioning_status_name cpu_count cpu_speed cpu_test_status cpu_test_status_name current_commissioning_result_id current_installation_result_id current_testing_result_id description distro_series domain fqdn hardware_info hardware_uuid hostname interface_set interface_test_status interface_test_status_name ip_addresses memory memory_test_status memory_test_status_name network_test_status network_test_status_name node_type node_type_name osystem other_test_status other_test_status_name power_state power_type resource_uri status_action storage_test_status storage_test_status_name swap_size system_id tag_names testing_status testing_status_name version zone",
+    ),
+    (
+        "nodes/{}/devices/",
+        "bus bus_name bus_number commissioning_driver device_number hardware_type hardware_type_name id numa_node pci_address physical_blockdevice physical_interface product_id product_name resource_uri system_id vendor_id vendor_name",
+    ),
+];

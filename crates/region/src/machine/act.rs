@@ -109,9 +109,20 @@ async fn accept_ids(tx: &mut Tx, call: &Call, ids: Vec<String>) -> Result<Value,
                 owner: node.owner_id,
             },
         )?;
-        if node.status()? == Status::New {
-            commission_one(tx, call, &mut node, &Commissioning::default()).await?;
-            out.push(read::fresh(tx, call, node.id).await?);
+        match node.status()? {
+            Status::New => {
+                commission_one(tx, call, &mut node, &Commissioning::default()).await?;
+                out.push(read::fresh(tx, call, node.id).await?);
+            }
+            // It was accepted before.
+            Status::Ready => {}
+            // The sentence that clients of MAAS know.
+            other => {
+                return Err(ApiError::Conflict(format!(
+                    "Cannot accept node enlistment: node {id} is in state {}.",
+                    other.name()
+                )));
+            }
         }
     }
     Ok(out.into())
@@ -205,6 +216,7 @@ pub(super) async fn release_several(call: Call) -> Result<Answer, ApiError> {
             Box::pin(async move {
                 let mut nodes = Vec::new();
                 let mut unknown = Vec::new();
+                let mut wrong = Vec::new();
                 for id in call.args().list("machines") {
                     match row::machine(tx, call.actor(), &id).await {
                         Ok(n) => nodes.push(n),
@@ -221,8 +233,17 @@ pub(super) async fn release_several(call: Call) -> Result<Answer, ApiError> {
                             ApiError::Forbidden(format!("You don't have the required permission to release the following machine(s): {}.", n.system_id))
                         })?;
                         update::refuse_locked(n)?;
-                        must_be(n, &RELEASABLE, "released")?;
+                        if !RELEASABLE.contains(&n.status()?) {
+                            wrong.push(format!("{} ('{}')", n.system_id, n.status()?.name()));
+                        }
                     }
+                }
+                if !wrong.is_empty() {
+                    // The sentence that clients of MAAS know.
+                    return Err(ApiError::Conflict(format!(
+                        "Machine(s) cannot be released in their current state: {}.",
+                        wrong.join(", ")
+                    )));
                 }
                 let mut out = Vec::new();
                 for mut n in nodes {

@@ -89,7 +89,7 @@ steelyard_tests::front_test! {
         let address = mac();
         let fields = [("mac_addresses", address.as_str()), ("hostname", "printer"), ("parent", parent.as_str()), ("description", "on floor 2")];
         let made = owner.create("devices/", &fields).await.good();
-        assert_eq!((text(&made, "fqdn").as_str(), text(&made, "owner").as_str(), text(&made, "parent")), ("printer.maas", "owner", parent));
+        assert_eq!((text(&made, "fqdn").as_str(), text(&made, "owner").as_str(), text(&made, "parent")), ("printer.maas", "owner", parent.clone()));
         assert_eq!((made["node_type"].as_i64(), text(&made, "node_type_name").as_str()), (Some(1), "Device"));
         assert_eq!(made["interface_set"][0]["mac_address"], address.as_str());
         let at = format!("devices/{}/", text(&made, "system_id"));

@@ -62,6 +62,10 @@ const OPS: &[(&str, &[(&str, &str)])] = &[
     ("restore_storage_configuration", &[]),
     ("restore_networking_configuration", &[]),
     ("restore_default_configuration", &[]),
+    ("rescue_mode", &[]),
+    ("exit_rescue_mode", &[]),
+    ("override_failed_testing", &[]),
+    ("clear_default_gateways", &[]),
 ];
 
 const STATUSES: [Status; 23] = [

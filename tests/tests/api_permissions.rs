@@ -58,6 +58,10 @@ struct Ground {
     resource: String,
     rack: String,
     names: names::Names,
+    device: String,
+    bus_device: String,
+    script: String,
+    version: String,
     clients: Vec<Client>,
 }
 
@@ -171,7 +175,23 @@ impl Ground {
             .good();
         let (source, selection) = f.source().await;
         let resource = f.image(&format!("ubuntu/{n}")).await;
+        let device = owner
+            .create("devices/", &[("mac_addresses", &mac())])
+            .await
+            .good();
+        let bus_device = f.bus_device(&system_id).await;
+        let script = format!("script-{n}");
+        let fields = [
+            ("name", script.as_str()),
+            ("script", "#!/bin/sh\n"),
+            ("type", "commissioning"),
+        ];
+        let made = f.admin.create("scripts/", &fields).await.good();
         Self {
+            device: device["system_id"].as_str().expect("an id").to_owned(),
+            bus_device: bus_device.to_string(),
+            version: id(&made["history"][0]),
+            script,
             mac: machine["interface_set"][0]["mac_address"]
                 .as_str()
                 .expect("an address")
@@ -215,6 +235,15 @@ impl Ground {
         }
     }
 
+    /// The node that an operation of a path is about.
+    fn node_of(&self, o: &Operation) -> &str {
+        match o.uri.split('/').next() {
+            Some("rackcontrollers" | "regioncontrollers") => &self.rack,
+            Some("devices") => &self.device,
+            _ => &self.system_id,
+        }
+    }
+
     /// The path of an operation with this ground's objects in it.
     fn path(&self, o: &Operation) -> String {
         let mut path = self.names.path(o);
@@ -239,6 +268,7 @@ impl Ground {
                 &self.layers.cache_set,
             ),
             ("nodes/{system_id}/vmfs-datastore/", &self.layers.datastore),
+            ("nodes/{system_id}/devices/", &self.bus_device),
             ("nodes/{system_id}/interfaces/", &self.interface),
             ("nodes/{system_id}/results/", &self.results),
             ("reservedips/", &self.reserved),
@@ -255,22 +285,18 @@ impl Ground {
             path = path.replace("{id}", id);
         }
         let network = format!("subnet-{}", self.subnet);
-        let name = if o.uri.starts_with("tags/") {
-            &self.tag
-        } else if o.uri.starts_with("networks/") {
-            &network
-        } else {
-            &self.zone
+        let name = match o.uri.split('/').next() {
+            Some("tags") => &self.tag,
+            Some("networks") => &network,
+            Some("scripts" | "commissioning-scripts") => &self.script,
+            _ => &self.zone,
         };
         let sighting = format!("{},{SEEN_MAC}", self.at(60));
         let sighting = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sighting);
-        let system_id = if o.uri.starts_with("rackcontrollers/") {
-            &self.rack
-        } else {
-            &self.system_id
         };
+        let system_id = self.node_of(o);
         for (part, value) in [
-            ("{system_id}", system_id.as_str()),
+            ("{system_id}", system_id),
             ("{name}", name),
             ("{username}", &self.victim),
             ("{version}", "2012-03-01"),
@@ -311,6 +337,8 @@ impl Ground {
             ("maas/", "set_config") => &["value"],
             ("fabrics/{fabric_id}/vlans/", "create") => &["vid"],
             ("tags/{name}/", "update_nodes") => &["add"],
+            ("scripts/", "create") => &["name", "script"],
+            ("commissioning-scripts/", "create") => &["name"],
             (_, "link_subnet") => &["subnet"],
             (_, "set_storage_layout") => &["storage_layout"],
             ("nodes/{system_id}/blockdevices/", "create") => &["id_path"],
@@ -378,7 +406,12 @@ impl Ground {
                     "partitions" | "backing_partition" | "cache_partition" => {
                         self.layers.free[0].clone()
                     }
-                    "id" => self.system_id.clone(),
+                    "id" | "nodes" => self.node_of(o).to_owned(),
+                    "zone" => self.zone.clone(),
+                    "script" | "content" => "#!/bin/sh\ntrue\n".to_owned(),
+                    "to" => self.version.clone(),
+                    "chassis_type" => "virsh".to_owned(),
+                    "hostname" => "qemu+tcp://10.0.0.1/system".to_owned(),
                     "mode" => "dhcp".to_owned(),
                     "ip" if o.action() == "release" => self.kept.clone(),
                     "ip" if o.action() == "clear_by_mac_and_ip" => at(60),
@@ -394,7 +427,9 @@ impl Ground {
                     "tag" => "a-tag".to_owned(),
                     "storage_layout" => "flat".to_owned(),
                     "architecture" => "amd64/generic".to_owned(),
-                    "mac_addresses" | "mac_address" if o.action() == "is_registered" => {
+                    "mac_addresses" | "mac_address"
+                        if matches!(o.action(), "is_registered" | "is_action_in_progress") =>
+                    {
                         self.mac.clone()
                     }
                     "mac_addresses" | "mac_address" => mac(),
@@ -617,6 +652,21 @@ const OTHERWISE: &[(&str, &str, &str, &str)] = &[
     ),
     ("PUT", "resourcepool/{}/", "", "as above"),
     ("DELETE", "resourcepool/{}/", "", "as above"),
+    (
+        "POST",
+        "rackcontrollers/",
+        "set_zone",
+        "the reference names the way in; a controller asks for an administrator",
+    ),
+    ("POST", "regioncontrollers/", "set_zone", "as above"),
+    (
+        "POST",
+        "rackcontrollers/{}/",
+        "abort",
+        "a controller has no owner: administrators only",
+    ),
+    ("POST", "rackcontrollers/{}/", "power_on", "as above"),
+    ("POST", "rackcontrollers/{}/", "power_off", "as above"),
 ];
 
 /// Compares the answers with who may call what in MAAS.

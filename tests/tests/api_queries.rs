@@ -176,6 +176,8 @@ steelyard_tests::front_test! {
             "networks/", "discovery/", "discovery/?op=by_unknown_ip_and_mac",
             "boot-sources/", "rackcontrollers/", "domains/", "dnsresources/", "dnsresources/?all=1", "dnsresourcerecords/", "dhcp-snippets/",
             "package-repositories/", "notifications/", "files/", "account/prefs/sslkeys/",
+            "boot-sources/", "rackcontrollers/", "nodes/", "devices/", "regioncontrollers/", "scripts/",
+            "machines/?not_subnets=10.0.1.0/24", "installation-results/", "tags/tag1/?op=nodes",
         ].map(str::to_owned);
         let of_host = ["interfaces", "blockdevices", "results"].map(|l| format!("nodes/{host}/{l}/"));
         let lists: Vec<String> = lists.into_iter().chain(of_host).collect();

@@ -11,6 +11,7 @@
 pub mod boot;
 pub mod dns;
 pub mod constraint;
+pub mod filter;
 pub mod id;
 pub mod install;
 pub mod interface;
@@ -25,6 +26,7 @@ pub mod time;
 pub mod timeline;
 pub mod upload;
 pub mod verdict;
+pub mod xpath;
 
 pub use id::{MacAddr, SystemId};
 pub use time::Timestamp;

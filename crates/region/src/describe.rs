@@ -110,10 +110,20 @@ fn handler(name: &str, ops: &[&'static Operation]) -> Value {
     json!({
         "actions": actions,
         "doc": format!("Manage {}.", words(what)),
-        "name": name,
+        "name": shown(name),
         "params": first.path_params().collect::<Vec<_>>(),
         "path": format!("{}{}", Face::Maas2.prefix(), first.uri),
     })
+}
+
+/// What callers without credentials can ask of the collections of nodes is one handler, at several paths.
+fn shown(name: &str) -> &str {
+    match name {
+        "AnonDevicesHandler" | "AnonRackControllersHandler" | "AnonRegionControllersHandler" => {
+            "AnonNodesHandler"
+        }
+        other => other,
+    }
 }
 
 /// `BootResources` as `boot resources`.

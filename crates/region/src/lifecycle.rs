@@ -257,7 +257,7 @@ pub async fn start_commissioning(
     store::exec!(
         tx,
         "UPDATE node SET current_commissioning_set_id = $2, current_testing_set_id = $3, owner_id = COALESCE($4, owner_id), \
-         enable_ssh = $5, skip_bmc_config = $6, skip_networking = $7, skip_storage = $8, netboot = TRUE, enlisting = FALSE WHERE id = $1",
+         enable_ssh = $5, skip_bmc_config = $6, skip_networking = $7, skip_storage = $8, netboot = TRUE, enlisting = FALSE, return_status = NULL WHERE id = $1",
         node.id,
         commissioning,
         testing,
@@ -304,6 +304,16 @@ pub async fn finish_commissioning(
     Ok(())
 }
 
+/// Where a machine stands that does nothing: with the system it has, or ready for one.
+#[must_use]
+pub const fn idle(node: &NodeRow) -> Status {
+    if node.osystem.is_empty() {
+        Status::Ready
+    } else {
+        Status::Deployed
+    }
+}
+
 /// What a machine was doing failed: it goes to the failed status of what it was doing. A machine whose
 /// status has none stays where it is.
 ///
@@ -327,16 +337,20 @@ pub async fn abort(tx: &mut Tx, node: &mut NodeRow, cause: Cause<'_>) -> Result<
         Status::Deploying => (Status::Allocated, Kind::AbortedDeployment),
         Status::DiskErasing => (Status::FailedDiskErasing, Kind::StatusChanged),
         Status::Testing => {
-            let back = match node.previous()? {
-                Status::Commissioning => Status::Ready,
-                other => other,
+            let back = match (
+                node.return_status.and_then(Status::from_code),
+                node.previous()?,
+            ) {
+                (Some(back), _) => back,
+                (None, Status::Commissioning) => Status::Ready,
+                (None, other) => other,
             };
             (back, Kind::AbortedTesting)
         }
         other => {
             return Err(ApiError::Conflict(format!(
-                "{} is {}: only commissioning, testing, deployment and disk erasing can be aborted.",
-                node.hostname,
+                "Cannot abort in current state: node {} is in state {}.",
+                node.system_id,
                 other.name()
             )));
         }

@@ -21,7 +21,8 @@ use crate::node::{NodeRow, row};
 use crate::power::{self, PowerJob};
 use crate::rack_link::hub::CommandError;
 use crate::region::Region;
-use crate::{image, monitor};
+use crate::tag::definition;
+use crate::{detour, image, monitor};
 
 /// How long a job belongs to a region before another may take it; renewed while it works.
 pub const LEASE: Duration = Duration::from_secs(30);
@@ -35,7 +36,7 @@ pub const QUERY_LIMIT: Duration = Duration::from_secs(60);
 /// Starts the region's own work: jobs and the monitor.
 pub fn start(region: &Arc<Region>) {
     let instance = instance(region);
-    for kind in [power::KIND, image::SYNC_KIND] {
+    for kind in [power::KIND, image::SYNC_KIND, definition::KIND] {
         let (r, instance) = (Arc::clone(region), instance.clone());
         region.tasks.spawn(async move {
             let stop = r.stop.clone();
@@ -96,10 +97,9 @@ async fn take_back(region: &Arc<Region>, kind: &'static str, instance: &str) {
 }
 
 async fn work(region: Arc<Region>, kind: &'static str, instance: &str) {
-    let slots = Arc::new(tokio::sync::Semaphore::new(if kind == image::SYNC_KIND {
-        1
-    } else {
-        MAX_AT_ONCE
+    let slots = Arc::new(tokio::sync::Semaphore::new(match kind {
+        image::SYNC_KIND | definition::KIND => 1,
+        _ => MAX_AT_ONCE,
     }));
     let owner = format!("{}:{instance}:{}", region.config.name, std::process::id());
     let mut claims = region.db.claims(&[kind], owner, LEASE);
@@ -158,6 +158,7 @@ async fn run(region: &Arc<Region>, job: &Job) {
         r = async {
             match job.kind.as_str() {
                 power::KIND => power_job(region, job).await,
+                definition::KIND => definition::job(region, job).await,
                 _ => image::sync_job(region, job).await,
             }
         } => r,
@@ -352,6 +353,14 @@ pub async fn power_seen(
             },
         )
         .await?;
+    }
+    if matches!(state, PowerState::On | PowerState::Off) {
+        let cause = Cause {
+            by: "",
+            why: "",
+            at,
+        };
+        detour::power_seen(tx, node, state == PowerState::On, cause).await?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use metal::MacAddr;
 use serde_json::{Map, Value, json};
 
+use super::bus::{self, BusDevice};
 use crate::error::ApiError;
 
 /// Most bytes of the output.
@@ -47,6 +48,8 @@ pub struct Inventory {
     pub ports: Vec<Port>,
     /// Disks.
     pub disks: Vec<Disk>,
+    /// What is on the buses.
+    pub devices: Vec<BusDevice>,
 }
 
 /// A network port.
@@ -99,7 +102,7 @@ pub struct Disk {
     pub tags: Vec<String>,
 }
 
-fn text(v: &Value, key: &str) -> Option<String> {
+pub(super) fn text(v: &Value, key: &str) -> Option<String> {
     let t: String = v
         .get(key)?
         .as_str()?
@@ -112,7 +115,7 @@ fn text(v: &Value, key: &str) -> Option<String> {
 }
 
 /// A whole number that is not negative.
-fn int(v: &Value, key: &str) -> Option<i64> {
+pub(super) fn int(v: &Value, key: &str) -> Option<i64> {
     let n = match v.get(key)? {
         Value::Number(n) => n
             .as_i64()
@@ -133,7 +136,7 @@ fn flag(v: &Value, key: &str) -> bool {
     v.get(key).and_then(Value::as_bool).unwrap_or(false)
 }
 
-fn list<'a>(v: &'a Value, path: &str) -> &'a [Value] {
+pub(super) fn list<'a>(v: &'a Value, path: &str) -> &'a [Value] {
     v.pointer(path)
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice)
@@ -195,6 +198,7 @@ impl Inventory {
             is_virtual: is_virtual(system),
             ports: ports(resources, root.get("networks").unwrap_or(&none)),
             disks: disks(resources),
+            devices: bus::devices(resources),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! What commissioning found: a machine's processors, memory, network cards and disks, and the
 //! configuration that it starts with.
 
+pub mod bus;
 pub mod inventory;
 
 mod disk;
@@ -87,6 +88,8 @@ pub async fn process_commissioning(
     if storage == Found::Reset {
         default_layout(tx, node.id, extra(output), now).await?;
     }
+    // What its devices are, is known when its disks and ports are.
+    crate::node_device::update(tx, node, &found.devices, now).await?;
     node.touch(tx, now).await
 }
 

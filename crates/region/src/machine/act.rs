@@ -11,11 +11,14 @@ use crate::error::ApiError;
 use crate::lifecycle::{self, Cause, Commissioning};
 use crate::machine::{create, read, update};
 use crate::node::NodeRow;
-use crate::node::row;
+use crate::node::{family, row};
 
-/// The machine of the path, when the actor may do this to it and it is not locked.
-pub(super) async fn target(tx: &mut Tx, call: &Call, action: Action) -> Result<NodeRow, ApiError> {
-    let node = row::machine(tx, call.actor(), call.path("system_id")).await?;
+/// The node of the path, when the actor may do this to it and it is not locked.
+///
+/// # Errors
+/// 404 when there is none, 403 when it is not the actor's to do, 409 when it is locked.
+pub async fn target(tx: &mut Tx, call: &Call, action: Action) -> Result<NodeRow, ApiError> {
+    let node = family::find(tx, call).await?;
     authorize(
         call.actor(),
         action,
@@ -28,7 +31,8 @@ pub(super) async fn target(tx: &mut Tx, call: &Call, action: Action) -> Result<N
 }
 
 /// The cause of a change that the caller asked for.
-pub(super) fn cause(call: &Call) -> Cause<'_> {
+#[must_use]
+pub fn cause(call: &Call) -> Cause<'_> {
     Cause {
         by: call.actor().name(),
         why: call.args().filled("comment").unwrap_or(""),
@@ -36,7 +40,11 @@ pub(super) fn cause(call: &Call) -> Cause<'_> {
     }
 }
 
-fn must_be(node: &NodeRow, allowed: &[Status], what: &str) -> Result<(), ApiError> {
+/// Refuses a node that is in none of these statuses.
+///
+/// # Errors
+/// 409 with what it is and what it should be.
+pub fn must_be(node: &NodeRow, allowed: &[Status], what: &str) -> Result<(), ApiError> {
     let status = node.status()?;
     if allowed.contains(&status) {
         return Ok(());
@@ -101,9 +109,20 @@ async fn accept_ids(tx: &mut Tx, call: &Call, ids: Vec<String>) -> Result<Value,
                 owner: node.owner_id,
             },
         )?;
-        if node.status()? == Status::New {
-            commission_one(tx, call, &mut node, &Commissioning::default()).await?;
-            out.push(read::fresh(tx, call, node.id).await?);
+        match node.status()? {
+            Status::New => {
+                commission_one(tx, call, &mut node, &Commissioning::default()).await?;
+                out.push(read::fresh(tx, call, node.id).await?);
+            }
+            // It was accepted before.
+            Status::Ready => {}
+            // The sentence that clients of MAAS know.
+            other => {
+                return Err(ApiError::Conflict(format!(
+                    "Cannot accept node enlistment: node {id} is in state {}.",
+                    other.name()
+                )));
+            }
         }
     }
     Ok(out.into())
@@ -197,6 +216,7 @@ pub(super) async fn release_several(call: Call) -> Result<Answer, ApiError> {
             Box::pin(async move {
                 let mut nodes = Vec::new();
                 let mut unknown = Vec::new();
+                let mut wrong = Vec::new();
                 for id in call.args().list("machines") {
                     match row::machine(tx, call.actor(), &id).await {
                         Ok(n) => nodes.push(n),
@@ -213,8 +233,17 @@ pub(super) async fn release_several(call: Call) -> Result<Answer, ApiError> {
                             ApiError::Forbidden(format!("You don't have the required permission to release the following machine(s): {}.", n.system_id))
                         })?;
                         update::refuse_locked(n)?;
-                        must_be(n, &RELEASABLE, "released")?;
+                        if !RELEASABLE.contains(&n.status()?) {
+                            wrong.push(format!("{} ('{}')", n.system_id, n.status()?.name()));
+                        }
                     }
+                }
+                if !wrong.is_empty() {
+                    // The sentence that clients of MAAS know.
+                    return Err(ApiError::Conflict(format!(
+                        "Machine(s) cannot be released in their current state: {}.",
+                        wrong.join(", ")
+                    )));
                 }
                 let mut out = Vec::new();
                 for mut n in nodes {
@@ -230,13 +259,17 @@ pub(super) async fn release_several(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::json(released.into()))
 }
 
-pub(super) async fn abort(call: Call) -> Result<Answer, ApiError> {
+/// Stops what a node is doing.
+///
+/// # Errors
+/// 409 when there is nothing to stop.
+pub async fn abort(call: Call) -> Result<Answer, ApiError> {
     let value = call
         .write(|tx, call| {
             Box::pin(async move {
                 let mut node = target(tx, &call, Action::Edit).await?;
                 lifecycle::abort(tx, &mut node, cause(&call)).await?;
-                read::fresh(tx, &call, node.id).await
+                family::fresh(tx, &call, node.id).await
             })
         })
         .await?;
@@ -324,8 +357,14 @@ async fn set_lock(call: Call, lock: bool) -> Result<Answer, ApiError> {
                         owner: node.owner_id,
                     },
                 )?;
-                if lock {
-                    must_be(&node, &[Status::Deployed, Status::Deploying], "locked")?;
+                // The sentences that clients of MAAS know.
+                if lock && !matches!(node.status()?, Status::Deployed | Status::Deploying) {
+                    return Err(ApiError::Conflict(
+                        "Can't lock, node is not deployed or deploying".to_owned(),
+                    ));
+                }
+                if !lock && !node.locked {
+                    return Err(ApiError::Conflict("Machine is not locked".to_owned()));
                 }
                 store::exec!(
                     tx,
@@ -352,16 +391,20 @@ pub(super) async fn unlock(call: Call) -> Result<Answer, ApiError> {
 /// Longest annotation, in bytes.
 const MAX_ANNOTATION: usize = 2_048;
 
-pub(super) async fn annotate(call: Call) -> Result<Answer, ApiError> {
+/// Sets annotations of a node that the caller owns.
+///
+/// # Errors
+/// 409 for a machine that nobody owns.
+pub async fn annotate(call: Call) -> Result<Answer, ApiError> {
     let value = call
         .write(|tx, call| {
             Box::pin(async move {
                 let node = target(tx, &call, Action::Edit).await?;
                 if node.owner_id.is_none() {
-                    return Err(ApiError::Conflict(format!(
-                        "{} is not acquired: annotations belong to its owner.",
-                        node.hostname
-                    )));
+                    // The sentence that clients of MAAS know.
+                    return Err(ApiError::Conflict(
+                        "Cannot set workload annotation: it hasn't been acquired.".to_owned(),
+                    ));
                 }
                 for (key, value) in call
                     .args()
@@ -395,7 +438,7 @@ pub(super) async fn annotate(call: Call) -> Result<Answer, ApiError> {
                     }
                 }
                 node.touch(tx, call.now()).await?;
-                read::fresh(tx, &call, node.id).await
+                family::fresh(tx, &call, node.id).await
             })
         })
         .await?;

@@ -1,5 +1,6 @@
-//! Allocation: the smallest free machine that meets the constraints, given to exactly one caller.
+//! Allocation: the cheapest free machine that meets the constraints, given to exactly one caller.
 
+use metal::filter::{OneOf, Wanted};
 use metal::status::Status;
 use store::Tx;
 
@@ -10,6 +11,7 @@ use crate::error::ApiError;
 use crate::event;
 use crate::lifecycle::{self, Cause};
 use crate::machine::{act, read};
+use crate::node::filter::{self, Grounds};
 use crate::node::{NodeRow, View};
 use crate::operation::{Kind, Param};
 use crate::select_node;
@@ -17,20 +19,62 @@ use crate::select_node;
 /// The constraints that are understood. Another one is refused, because a machine that does not meet
 /// it must not be handed out.
 pub const PARAMS: &[Param] = &[
-    Param::opt("name", Kind::Text, "Host name."),
-    Param::opt("system_id", Kind::Text, "System id."),
+    Param::opt("name", Kind::List, "Host name, or full name."),
+    Param::opt("system_id", Kind::List, "System id."),
     Param::opt("arch", Kind::List, "Architecture: amd64 or amd64/generic."),
+    Param::opt("not_arch", Kind::List, "None of these architectures."),
     Param::opt("cpu_count", Kind::Text, "At least this many CPU cores."),
+    Param::opt("cpu_speed", Kind::Text, "At least this many MHz."),
     Param::opt("mem", Kind::Text, "At least this much memory in MiB."),
     Param::opt("tags", Kind::List, "With all of these tags."),
     Param::opt("not_tags", Kind::List, "With none of these tags."),
-    Param::opt("zone", Kind::Text, "In this zone."),
+    Param::opt("zone", Kind::List, "In this zone."),
     Param::opt("not_in_zone", Kind::List, "In none of these zones."),
-    Param::opt("pool", Kind::Text, "In this resource pool."),
+    Param::opt("pool", Kind::List, "In this resource pool."),
     Param::opt(
         "not_in_pool",
         Kind::List,
         "In none of these resource pools.",
+    ),
+    Param::opt("pod", Kind::Text, "On this VM host."),
+    Param::opt("not_pod", Kind::Text, "Not on this VM host."),
+    Param::opt("pod_type", Kind::Text, "On a VM host of this type."),
+    Param::opt("not_pod_type", Kind::Text, "Not on a VM host of this type."),
+    Param::opt("subnets", Kind::List, "On all of these subnets."),
+    Param::opt("not_subnets", Kind::List, "On none of these subnets."),
+    Param::opt("fabrics", Kind::List, "On one of these fabrics."),
+    Param::opt("not_fabrics", Kind::List, "On none of these fabrics."),
+    Param::opt(
+        "fabric_classes",
+        Kind::List,
+        "On a fabric of one of these classes.",
+    ),
+    Param::opt(
+        "not_fabric_classes",
+        Kind::List,
+        "On no fabric of these classes.",
+    ),
+    Param::opt("vlans", Kind::List, "On one of these VLANs."),
+    Param::opt("not_vlans", Kind::List, "On none of these VLANs."),
+    Param::opt(
+        "link_speed",
+        Kind::Text,
+        "With a link of at least this many Mbit/s.",
+    ),
+    Param::opt(
+        "storage",
+        Kind::Text,
+        "With these disks: label:size(tag,…),…",
+    ),
+    Param::opt(
+        "interfaces",
+        Kind::Text,
+        "With these interfaces: label:key=value,…;…",
+    ),
+    Param::opt(
+        "devices",
+        Kind::Text,
+        "With these devices: vendor_id=…,product_id=…;…",
     ),
     Param::opt(
         "agent_name",
@@ -38,6 +82,18 @@ pub const PARAMS: &[Param] = &[
         "A name to remember the allocation by.",
     ),
     Param::opt("comment", Kind::Text, "A note for the event log."),
+    Param::opt("bridge_all", Kind::Bool, "Put a bridge on every interface."),
+    Param::opt(
+        "bridge_type",
+        Kind::Choice(&["standard", "ovs"]),
+        "Which kind of bridge.",
+    ),
+    Param::opt("bridge_stp", Kind::Bool, "Spanning tree on those bridges."),
+    Param::opt(
+        "bridge_fd",
+        Kind::Int,
+        "Forward delay of those bridges in seconds.",
+    ),
     Param::opt("dry_run", Kind::Bool, "Only say which machine it would be."),
     Param::opt(
         "verbose",
@@ -46,127 +102,171 @@ pub const PARAMS: &[Param] = &[
     ),
 ];
 
-/// Constraints of MAAS that are not matched yet.
-const NOT_YET: [&str; 14] = [
-    "subnets",
-    "not_subnets",
-    "storage",
-    "interfaces",
-    "fabrics",
-    "not_fabrics",
-    "fabric_classes",
-    "not_fabric_classes",
-    "vlans",
-    "not_vlans",
-    "devices",
+/// Parameters that are no constraints.
+const PLAIN: [&str; 8] = [
+    "agent_name",
+    "comment",
     "bridge_all",
+    "bridge_type",
     "bridge_stp",
     "bridge_fd",
+    "dry_run",
+    "verbose",
 ];
 
+/// What a request asks for.
 struct Constraints {
-    name: Option<String>,
-    system_id: Option<String>,
-    arch: Vec<String>,
-    cpu_count: f64,
-    mem: f64,
-    tags: Vec<String>,
-    not_tags: Vec<String>,
-    zone: Option<String>,
-    not_in_zone: Vec<String>,
-    pool: Option<String>,
-    not_in_pool: Vec<String>,
+    wanted: Wanted,
+    /// Whether it is to be on a VM host: no machine is, yet.
+    on_pod: bool,
 }
 
 impl Constraints {
     fn of(args: &Args) -> Result<Self, ApiError> {
-        for name in NOT_YET {
-            if args
-                .filled(name)
-                .is_some_and(|v| crate::args::parse_bool(v) != Some(false))
-            {
+        for name in ["storage", "interfaces"] {
+            if args.filled(name).is_some() {
                 return Err(ApiError::field(
                     name,
                     "This constraint is not available yet.",
                 ));
             }
         }
-        let number = |name: &str| match args.filled(name) {
-            None => Ok(0.0),
-            Some(t) => match t.trim().parse::<f64>() {
-                Ok(n) if n.is_finite() && n >= 0.0 => Ok(n),
-                _ => Err(ApiError::field(
-                    name,
-                    format!("Invalid {name}: number required."),
-                )),
+        if args.bool("bridge_all")? == Some(true) {
+            return Err(ApiError::Unavailable(
+                "Bridges on every interface are not available yet; allocate without bridge_all and make them one by one."
+                    .to_owned(),
+                3_600,
+            ));
+        }
+        let all = filter::wanted(args)?;
+        // What lists can be filtered by besides is no constraint of an allocation.
+        let wanted = Wanted {
+            name: args.list("name"),
+            hostname: OneOf::default(),
+            mac_address: Vec::new(),
+            domain: OneOf::default(),
+            owner: OneOf::default(),
+            agent_name: OneOf::default(),
+            status: OneOf::default(),
+            simple_status: OneOf::default(),
+            power_state: OneOf::default(),
+            deployment_target: OneOf::default(),
+            system_id: OneOf {
+                any: args.list("system_id"),
+                none: Vec::new(),
             },
+            ..all
         };
         Ok(Self {
-            name: args.filled("name").map(str::to_owned),
-            system_id: args.filled("system_id").map(str::to_owned),
-            arch: args.list("arch"),
-            cpu_count: number("cpu_count")?,
-            mem: number("mem")?,
-            tags: args.list("tags"),
-            not_tags: args.list("not_tags"),
-            zone: args.filled("zone").map(str::to_owned),
-            not_in_zone: args.list("not_in_zone"),
-            pool: args.filled("pool").map(str::to_owned),
-            not_in_pool: args.list("not_in_pool"),
+            wanted,
+            on_pod: args.filled("pod").is_some() || args.filled("pod_type").is_some(),
         })
     }
 
-    /// 400 for tags, zones and pools that do not exist: nothing could ever match them.
-    async fn check(&self, tx: &mut Tx) -> Result<(), ApiError> {
-        for t in self.tags.iter().chain(&self.not_tags) {
-            if store::opt!(tx, (i64,), "SELECT id FROM tag WHERE name = $1", t)?.is_none() {
-                return Err(ApiError::field("tags", format!("No such tag(s): '{t}'.")));
+    /// 400 for names of what does not exist: nothing could ever meet them.
+    async fn check(&self, tx: &mut Tx, grounds: &Grounds, view: &View) -> Result<(), ApiError> {
+        let w = &self.wanted;
+        let mut wrong: Vec<(String, Vec<String>)> = Vec::new();
+        let tags: Vec<String> = store::all!(tx, (String,), "SELECT name FROM tag")?
+            .into_iter()
+            .map(|t| t.0)
+            .collect();
+        for (field, asked) in [("tags", &w.tags.any), ("not_tags", &w.tags.none)] {
+            let unknown: Vec<String> = asked
+                .iter()
+                .filter(|t| !tags.contains(t))
+                .map(|t| format!("'{t}'"))
+                .collect();
+            if !unknown.is_empty() {
+                let said = format!("No such tag(s): {}.", unknown.join(", "));
+                wrong.push((field.to_owned(), vec![said]));
             }
         }
-        for z in self.zone.iter().chain(&self.not_in_zone) {
-            if store::opt!(tx, (i64,), "SELECT id FROM zone WHERE name = $1", z)?.is_none() {
-                return Err(ApiError::field("zone", format!("No such zone: '{z}'.")));
+        let zones = store::all!(tx, (i64, String), "SELECT id, name FROM zone")?;
+        let pools = store::all!(tx, (i64, String), "SELECT id, name FROM resource_pool")?;
+        for (field, what, asked, known) in [
+            ("zone", "zone", &w.zone.any, &zones),
+            ("not_in_zone", "zone", &w.zone.none, &zones),
+            ("pool", "pool", &w.pool.any, &pools),
+            ("not_in_pool", "pool", &w.pool.none, &pools),
+        ] {
+            let is = |a: &str| known.iter().any(|(id, n)| n == a || a.parse() == Ok(*id));
+            if let Some(a) = asked.iter().find(|a| !is(a)) {
+                wrong.push((field.to_owned(), vec![format!("No such {what}: '{a}'.")]));
             }
         }
-        for p in self.pool.iter().chain(&self.not_in_pool) {
-            if store::opt!(
-                tx,
-                (i64,),
-                "SELECT id FROM resource_pool WHERE name = $1",
-                p
-            )?
-            .is_none()
-            {
-                return Err(ApiError::field("pool", format!("No such pool: '{p}'.")));
+        let (vlans, nets) = grounds.networks(view);
+        let mut networks = |field: &str, fits: bool| {
+            if !fits {
+                wrong.push((
+                    field.to_owned(),
+                    vec![format!(
+                        "No matching {} found.",
+                        field.trim_start_matches("not_")
+                    )],
+                ));
             }
+        };
+        let fabric = |f: &metal::filter::spec::FabricSpec| vlans.iter().any(|v| f.is(&v.fabric));
+        networks("fabrics", w.fabrics.any.iter().all(fabric));
+        networks("not_fabrics", w.fabrics.none.iter().all(fabric));
+        let vlan = |s: &metal::filter::spec::VlanSpec| vlans.iter().any(|v| s.is(v));
+        networks("vlans", w.vlans.any.iter().all(vlan));
+        networks("not_vlans", w.vlans.none.iter().all(vlan));
+        let subnet = |s: &metal::filter::spec::SubnetSpec| nets.iter().any(|n| s.is(n));
+        networks("subnets", w.subnets.any.iter().all(subnet));
+        networks("not_subnets", w.subnets.none.iter().all(subnet));
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(ApiError::Fields(wrong))
         }
-        Ok(())
     }
 
-    #[allow(clippy::cast_precision_loss)] // core and MiB counts are small
-    fn fits(&self, n: &NodeRow, view: &View) -> bool {
-        let tags = view.tags_of(n.id);
-        let arch = n.architecture.as_deref().unwrap_or("");
-        let zone = &n.zone_name;
-        let pool = n.pool_name.as_deref().unwrap_or("");
-        self.name
-            .as_ref()
-            .is_none_or(|h| *h == n.hostname || *h == n.fqdn())
-            && self.system_id.as_ref().is_none_or(|s| *s == n.system_id)
-            && (self.arch.is_empty()
-                || self
-                    .arch
-                    .iter()
-                    .any(|a| a == arch || arch.split('/').next() == Some(a.as_str())))
-            && n.cpu_count as f64 >= self.cpu_count
-            && n.memory as f64 >= self.mem
-            && self.tags.iter().all(|t| tags.contains(t))
-            && !self.not_tags.iter().any(|t| tags.contains(t))
-            && self.zone.as_ref().is_none_or(|z| z == zone)
-            && !self.not_in_zone.contains(zone)
-            && self.pool.as_ref().is_none_or(|p| p == pool)
-            && !self.not_in_pool.iter().any(|p| p == pool)
+    fn met_by(&self, n: &NodeRow, grounds: &Grounds, view: &View) -> bool {
+        !self.on_pod && self.wanted.met_by(&grounds.facts(n, view))
     }
+}
+
+/// Whatever was asked for, as it was asked and as it was understood: clients show this to people.
+fn refusal(args: &Args) -> ApiError {
+    let asked: Vec<&Param> = PARAMS
+        .iter()
+        .filter(|p| !PLAIN.contains(&p.name) && args.filled(p.name).is_some())
+        .collect();
+    if asked.is_empty() {
+        return ApiError::Conflict("No machine available.".to_owned());
+    }
+    let given: Vec<String> = asked
+        .iter()
+        .map(|p| {
+            let values: Vec<String> = args
+                .repeated(p.name)
+                .iter()
+                .map(|v| format!("'{v}'"))
+                .collect();
+            format!("('{}', [{}])", p.name, values.join(", "))
+        })
+        .collect();
+    let understood: Vec<String> = asked
+        .iter()
+        .map(|p| {
+            let value = args.filled(p.name).unwrap_or("");
+            let number = matches!(p.name, "cpu_count" | "cpu_speed" | "mem" | "link_speed")
+                .then(|| value.trim().parse::<f64>().ok())
+                .flatten();
+            match (number, p.kind) {
+                (Some(n), _) => format!("{}={n:?}", p.name),
+                (None, Kind::List) => format!("{}={}", p.name, args.list(p.name).join(",")),
+                _ => format!("{}={value}", p.name),
+            }
+        })
+        .collect();
+    ApiError::Conflict(format!(
+        "No available machine matches constraints: [{}] (resolved to \"{}\")",
+        given.join(", "),
+        understood.join(" ")
+    ))
 }
 
 pub(super) async fn allocate(call: Call) -> Result<Answer, ApiError> {
@@ -174,7 +274,6 @@ pub(super) async fn allocate(call: Call) -> Result<Answer, ApiError> {
         .write(|tx, call| {
             Box::pin(async move {
                 let constraints = Constraints::of(call.args())?;
-                constraints.check(tx).await?;
                 let mut node = pick(tx, &call, &constraints).await?;
                 if !call.args().bool("dry_run")?.unwrap_or(false) {
                     acquire(tx, &call, &mut node).await?;
@@ -189,34 +288,22 @@ pub(super) async fn allocate(call: Call) -> Result<Answer, ApiError> {
 }
 
 async fn pick(tx: &mut Tx, call: &Call, constraints: &Constraints) -> Result<NodeRow, ApiError> {
+    // What a machine costs: its cores and its gigabytes.
     let free = store::all!(
         tx,
         NodeRow,
         select_node!(
-            "WHERE n.node_type = 0 AND n.status = $1 AND n.owner_id IS NULL AND NOT n.locked ORDER BY n.cpu_count, n.memory, n.id"
+            "WHERE n.node_type = 0 AND n.status = $1 AND n.owner_id IS NULL AND NOT n.locked \
+             ORDER BY n.cpu_count * 1024 + n.memory, n.id"
         ),
         Status::Ready.code()
     )?;
-    // Only tags are needed of what surrounds them; the view is loaded for the free machines alone.
     let view = View::load(tx, &free, call.now()).await?;
+    let grounds = Grounds::load(tx, &constraints.wanted).await?;
+    constraints.check(tx, &grounds, &view).await?;
     free.into_iter()
-        .find(|n| constraints.fits(n, &view))
-        .ok_or_else(|| {
-            let named: Vec<String> = call
-                .args()
-                .iter()
-                .filter(|(k, _)| PARAMS.iter().any(|p| p.name == *k))
-                .map(|(k, v)| format!("{k}={v}"))
-                .collect();
-            if named.is_empty() {
-                ApiError::Conflict("No machine available.".to_owned())
-            } else {
-                ApiError::Conflict(format!(
-                    "No available machine matches constraints: {}",
-                    named.join(" ")
-                ))
-            }
-        })
+        .find(|n| constraints.met_by(n, &grounds, &view))
+        .ok_or_else(|| refusal(call.args()))
 }
 
 /// Gives a Ready machine to the caller.

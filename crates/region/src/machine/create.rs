@@ -17,7 +17,7 @@ use crate::event::{self, Kind};
 use crate::lifecycle::{self, Cause, Commissioning};
 use crate::machine::read;
 use crate::node::{NodeRow, View, row, view};
-use crate::{image, power, setting};
+use crate::{image, power, power_type, setting};
 
 /// Most MAC addresses of one machine.
 pub const MAX_MACS: usize = 256;
@@ -78,7 +78,9 @@ const SECOND: [&str; 48] = [
     "stork", "swan", "tapir", "tern", "trout", "viper", "wolf",
 ];
 
-fn made_up_hostname() -> String {
+/// A host name of an adjective and an animal.
+#[must_use]
+pub fn made_up_hostname() -> String {
     let mut rng = rand::rng();
     format!(
         "{}-{}",
@@ -110,9 +112,6 @@ pub fn power_parameters(args: &Args) -> Result<Option<Parameters>, ApiError> {
     Ok(given.then_some(Parameters(out)))
 }
 
-/// The power drivers there are, with the parameters that each needs.
-const DRIVERS: [(&str, &[&str]); 2] = [("manual", &[]), ("ipmi", &["power_address"])];
-
 /// Checks a power type and its parameters.
 ///
 /// # Errors
@@ -121,28 +120,26 @@ pub fn check_power(power_type: &str, parameters: &Parameters, skip: bool) -> Res
     if power_type.is_empty() {
         return Ok(());
     }
-    let Some((_, needed)) = DRIVERS.iter().find(|(n, _)| *n == power_type) else {
-        let known: Vec<&str> = DRIVERS.iter().map(|(n, _)| *n).collect();
+    let Some(driver) = power_type::find(power_type) else {
         return Err(ApiError::field(
             "power_type",
-            format!(
-                "Select a valid choice. {power_type} is not one of the available choices: {}.",
-                known.join(", ")
-            ),
+            format!("Select a valid choice. {power_type} is not one of the available choices."),
         ));
     };
     if skip {
         return Ok(());
     }
-    let missing: Vec<(String, Vec<String>)> = needed
+    let missing: Vec<(String, Vec<String>)> = driver
+        .fields
         .iter()
-        .filter(|k| {
+        .filter(|f| f.is_needed())
+        .filter(|f| {
             parameters
                 .0
-                .get(**k)
+                .get(&f.name)
                 .is_none_or(|v| v.as_str().is_some_and(str::is_empty))
         })
-        .map(|k| ((*k).to_owned(), vec!["This field is required.".to_owned()]))
+        .map(|f| (f.name.clone(), vec!["This field is required.".to_owned()]))
         .collect();
     if missing.is_empty() {
         Ok(())
@@ -338,7 +335,10 @@ impl NewMachine {
 }
 
 /// Adds physical interfaces `eth0`, `eth1`, … on the VLAN that the request came from, where it is known.
-async fn add_interfaces(
+///
+/// # Errors
+/// When the database fails.
+pub async fn add_interfaces(
     tx: &mut Tx,
     node: i64,
     macs: &[MacAddr],
@@ -379,7 +379,10 @@ async fn vlan_of_client(tx: &mut Tx, call: &Call) -> Result<Option<i64>, ApiErro
 }
 
 /// A domain by name or id; the default one when none is named.
-pub(super) async fn domain_id(tx: &mut Tx, name: Option<&str>) -> Result<i64, ApiError> {
+///
+/// # Errors
+/// 400 when there is none.
+pub async fn domain_id(tx: &mut Tx, name: Option<&str>) -> Result<i64, ApiError> {
     let found = match name {
         None => store::opt!(tx, (i64,), "SELECT id FROM domain WHERE is_default")?,
         Some(n) => match n.parse::<i64>() {
@@ -393,7 +396,10 @@ pub(super) async fn domain_id(tx: &mut Tx, name: Option<&str>) -> Result<i64, Ap
 }
 
 /// A zone or pool by name; `default` when none is named.
-pub(super) async fn place_id(tx: &mut Tx, what: &str, name: Option<&str>) -> Result<i64, ApiError> {
+///
+/// # Errors
+/// 400 when there is none.
+pub async fn place_id(tx: &mut Tx, what: &str, name: Option<&str>) -> Result<i64, ApiError> {
     let name = name.unwrap_or("default");
     let found = match what {
         "zone" => store::opt!(tx, (i64,), "SELECT id FROM zone WHERE name = $1", name)?,

@@ -99,14 +99,17 @@ pub(super) async fn deploy(call: Call) -> Result<Answer, ApiError> {
     let value = call
         .write(|tx, call| {
             Box::pin(async move {
-                let mut node = crate::node::row::machine(tx, call.actor(), call.path("system_id")).await?;
+                let mut node =
+                    crate::node::row::machine(tx, call.actor(), call.path("system_id")).await?;
                 match node.status()? {
-                    Status::Ready if node.owner_id.is_none() => allocate::acquire(tx, &call, &mut node).await?,
+                    Status::Ready if node.owner_id.is_none() => {
+                        allocate::acquire(tx, &call, &mut node).await?
+                    }
                     Status::Allocated => {}
                     other => {
+                        // The sentence that clients of MAAS know.
                         return Err(ApiError::Conflict(format!(
-                            "{} cannot be deployed while it is '{}'; it must be Ready or Allocated.",
-                            node.hostname,
+                            "Can't deploy a machine that is in the '{}' state",
                             other.name()
                         )));
                     }

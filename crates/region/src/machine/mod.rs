@@ -2,12 +2,17 @@
 
 pub mod act;
 pub mod allocate;
+pub mod clone;
 pub mod create;
 pub mod deploy;
+pub mod more;
 pub mod power_ops;
 pub mod read;
+pub mod test;
 pub mod update;
 
+use crate::node::family::{self, shared};
+use crate::node::filter;
 use crate::operation::{Kind, Method, Need, Operation, Param, Who};
 
 const COMMENT: Param = Param::opt("comment", Kind::Text, "A note for the event log.");
@@ -144,11 +149,14 @@ const CREATE_PARAMS: &[Param] = &[
     Param::opt("testing_scripts", Kind::List, "Tests by name or tag."),
 ];
 
+/// What `machines/` shares with the other collections.
+pub const SHARED: &[Operation] = &shared("MachinesHandler", "AnonMachinesHandler", "machines/");
+
 /// `machines/` and `machines/{system_id}/`.
 pub const OPERATIONS: &[Operation] = &[
     Operation {
         title: "List machines.",
-        params: read::FILTERS,
+        params: filter::FILTERS,
         run: |c| Box::pin(read::list(c)),
         ..MACHINES
     },
@@ -159,27 +167,11 @@ pub const OPERATIONS: &[Operation] = &[
         ..MACHINES
     },
     Operation {
-        op: Some("is_registered"),
-        title: "Whether a machine with this MAC address is known.",
-        params: &[Param::must("mac_address", Kind::Text, "The MAC address.")],
-        run: |c| Box::pin(read::is_registered(c)),
-        ..MACHINES
-    },
-    Operation {
-        handler: "AnonMachinesHandler",
-        op: Some("is_registered"),
-        who: Who::Anyone,
-        title: "Whether a machine with this MAC address is known.",
-        params: &[Param::must("mac_address", Kind::Text, "The MAC address.")],
-        run: |c| Box::pin(read::is_registered(c)),
-        ..MACHINES
-    },
-    Operation {
         op: Some("power_parameters"),
         who: Who::Admin,
         title: "Power parameters of several machines.",
         params: &[Param::must("id", Kind::List, "System ids.")],
-        run: |c| Box::pin(power_ops::several_parameters(c)),
+        run: |c| Box::pin(family::several_power_parameters(c)),
         ..MACHINES
     },
     Operation {
@@ -236,6 +228,26 @@ pub const OPERATIONS: &[Operation] = &[
         ..MACHINES
     },
     Operation {
+        method: Method::Post,
+        op: Some("clone"),
+        title: "Put the network or storage configuration of a machine onto others.",
+        params: clone::PARAMS,
+        success: 204,
+        audit: Some("NODE"),
+        run: |c| Box::pin(clone::clone(c)),
+        ..MACHINES
+    },
+    Operation {
+        method: Method::Post,
+        op: Some("add_chassis"),
+        who: Who::Admin,
+        title: "Add the machines of a chassis.",
+        params: more::CHASSIS,
+        audit: Some("NODE"),
+        run: |c| Box::pin(more::add_chassis(c)),
+        ..MACHINES
+    },
+    Operation {
         title: "Read a machine.",
         run: |c| Box::pin(read::read(c)),
         ..MACHINE
@@ -264,8 +276,20 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         op: Some("details"),
         title: "What commissioning found, as BSON.",
-        run: |c| Box::pin(read::details(c)),
+        run: |c| Box::pin(family::details(c)),
         ..MACHINE
+    },
+    Operation {
+        op: Some("get_curtin_config"),
+        title: "What the installer of a machine is told, as YAML.",
+        run: |c| Box::pin(more::curtin_config(c)),
+        ..MACHINE
+    },
+    Operation {
+        op: Some("clear_default_gateways"),
+        title: "Let the default routes be chosen again.",
+        run: |c| Box::pin(more::clear_default_gateways(c)),
+        ..ACT
     },
     Operation {
         op: Some("get_token"),
@@ -314,6 +338,32 @@ pub const OPERATIONS: &[Operation] = &[
         title: "Stop what the machine is doing.",
         params: &[COMMENT],
         run: |c| Box::pin(act::abort(c)),
+        ..ACT
+    },
+    Operation {
+        op: Some("test"),
+        title: "Run tests; the machine comes back to where it was.",
+        params: test::PARAMS,
+        run: |c| Box::pin(test::test(c)),
+        ..ACT
+    },
+    Operation {
+        op: Some("override_failed_testing"),
+        title: "Use the machine although tests failed.",
+        params: &[COMMENT],
+        run: |c| Box::pin(test::override_failed(c)),
+        ..ACT
+    },
+    Operation {
+        op: Some("rescue_mode"),
+        title: "Boot a system in memory, with SSH for the user's keys.",
+        run: |c| Box::pin(test::rescue(c)),
+        ..ACT
+    },
+    Operation {
+        op: Some("exit_rescue_mode"),
+        title: "Go back to what the machine was before rescue mode.",
+        run: |c| Box::pin(test::exit_rescue(c)),
         ..ACT
     },
     Operation {
@@ -407,7 +457,7 @@ pub const OPERATIONS: &[Operation] = &[
         op: Some("power_parameters"),
         who: Who::Admin,
         title: "The power parameters, with credentials.",
-        run: |c| Box::pin(power_ops::parameters(c)),
+        run: |c| Box::pin(family::power_parameters(c)),
         ..MACHINE
     },
 ];

@@ -2,44 +2,30 @@
 
 use link::message::{Outcome, PowerAction};
 use metal::status::Status;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use crate::answer::Answer;
 use crate::auth::Action;
 use crate::call::Call;
 use crate::error::ApiError;
 use crate::event::{self, Kind};
-use crate::machine::{act, deploy, read};
-use crate::node::row;
+use crate::machine::{act, deploy};
+use crate::node::family;
+use crate::node::row::MACHINE;
 use crate::power;
 
-pub(super) async fn parameters(call: Call) -> Result<Answer, ApiError> {
-    let mut tx = call.read().await?;
-    let node = row::machine(&mut tx, call.actor(), call.path("system_id")).await?;
-    Answer::of(&power::parameters(&mut tx, call.region(), &node).await?)
-}
-
-pub(super) async fn several_parameters(call: Call) -> Result<Answer, ApiError> {
-    let mut tx = call.read().await?;
-    let mut out = Map::new();
-    for id in call.args().list("id") {
-        let node = row::machine(&mut tx, call.actor(), &id).await?;
-        out.insert(
-            id,
-            json!(power::parameters(&mut tx, call.region(), &node).await?),
-        );
-    }
-    Ok(Answer::json(out.into()))
-}
-
-pub(super) async fn on(call: Call) -> Result<Answer, ApiError> {
+/// Switches the power on; deploys a machine that is allocated.
+///
+/// # Errors
+/// 409 for a machine that nobody owns.
+pub async fn on(call: Call) -> Result<Answer, ApiError> {
     let value = call
         .write(|tx, call| {
             Box::pin(async move {
                 let mut node = act::target(tx, &call, Action::Edit).await?;
-                if node.owner_id.is_none() {
+                if node.node_type == MACHINE && node.owner_id.is_none() {
                     return Err(ApiError::Conflict(
-                        "Can't start machine: it hasn't been allocated.".to_owned(),
+                        "Can't start node: it hasn't been allocated.".to_owned(),
                     ));
                 }
                 let cause = act::cause(&call);
@@ -57,14 +43,18 @@ pub(super) async fn on(call: Call) -> Result<Answer, ApiError> {
                 } else {
                     power::ask(tx, &node, PowerAction::On { pxe: false }, call.now()).await?;
                 }
-                read::fresh(tx, &call, node.id).await
+                family::fresh(tx, &call, node.id).await
             })
         })
         .await?;
     Ok(Answer::json(value))
 }
 
-pub(super) async fn off(call: Call) -> Result<Answer, ApiError> {
+/// Switches the power off.
+///
+/// # Errors
+/// 409 for a machine that is locked.
+pub async fn off(call: Call) -> Result<Answer, ApiError> {
     let value = call
         .write(|tx, call| {
             Box::pin(async move {
@@ -85,7 +75,7 @@ pub(super) async fn off(call: Call) -> Result<Answer, ApiError> {
                     PowerAction::Off
                 };
                 if power::ask(tx, &node, action, call.now()).await? {
-                    read::fresh(tx, &call, node.id).await
+                    family::fresh(tx, &call, node.id).await
                 } else {
                     // No command was sent: clients know this as null.
                     Ok(serde_json::Value::Null)
@@ -96,9 +86,13 @@ pub(super) async fn off(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::json(value))
 }
 
-pub(super) async fn query(call: Call) -> Result<Answer, ApiError> {
+/// Asks the BMC for the power state now.
+///
+/// # Errors
+/// 503 when no rack can ask.
+pub async fn query(call: Call) -> Result<Answer, ApiError> {
     let mut tx = call.read().await?;
-    let node = row::machine(&mut tx, call.actor(), call.path("system_id")).await?;
+    let node = family::find(&mut tx, &call).await?;
     if !power::can_switch(&node) {
         return Ok(Answer::json(json!({ "state": "unknown" })));
     }

@@ -5,7 +5,7 @@ use crate::auth::{Action, Resource, authorize};
 use crate::call::Call;
 use crate::error::ApiError;
 use crate::machine::{create, read};
-use crate::node::row;
+use crate::node::{family, row};
 use crate::operation::{Kind, Param};
 use crate::power;
 
@@ -173,7 +173,11 @@ pub(super) async fn update(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::json(value))
 }
 
-async fn update_power(
+/// Changes the power driver and its parameters, where the request names them.
+///
+/// # Errors
+/// 400 for a driver or a parameter that cannot be.
+pub async fn update_power(
     tx: &mut store::Tx,
     call: &Call,
     node: &row::NodeRow,
@@ -229,7 +233,10 @@ pub fn parse_size(field: &str, text: &str) -> Result<i64, ApiError> {
 }
 
 /// 409 for a machine that is protected.
-pub(super) fn refuse_locked(node: &row::NodeRow) -> Result<(), ApiError> {
+///
+/// # Errors
+/// 409 when it is.
+pub fn refuse_locked(node: &row::NodeRow) -> Result<(), ApiError> {
     if node.locked {
         Err(ApiError::Conflict(format!(
             "{} is locked; unlock it first.",
@@ -240,11 +247,15 @@ pub(super) fn refuse_locked(node: &row::NodeRow) -> Result<(), ApiError> {
     }
 }
 
-pub(super) async fn delete(call: Call) -> Result<Answer, ApiError> {
+/// Deletes a machine.
+///
+/// # Errors
+/// 403 when it is not the caller's to delete, 409 when it is locked.
+pub async fn delete(call: Call) -> Result<Answer, ApiError> {
     let system_id = call
         .write(|tx, call| {
             Box::pin(async move {
-                let node = row::machine(tx, call.actor(), call.path("system_id")).await?;
+                let node = family::find(tx, &call).await?;
                 authorize(
                     call.actor(),
                     Action::Admin,
@@ -253,20 +264,7 @@ pub(super) async fn delete(call: Call) -> Result<Answer, ApiError> {
                     },
                 )?;
                 refuse_locked(&node)?;
-                tx.cancel_job(power::KIND, &node.system_id, "the machine was deleted")
-                    .await?;
-                let macs: Vec<(String,)> = store::all!(
-                    tx,
-                    (String,),
-                    "SELECT mac FROM interface WHERE node_id = $1 AND mac IS NOT NULL",
-                    node.id
-                )?;
-                for (mac,) in macs {
-                    store::exec!(tx, "DELETE FROM lease WHERE mac = $1", mac)?;
-                }
-                store::exec!(tx, "DELETE FROM node WHERE id = $1", node.id)?;
-                tx.changed("node", &node.system_id, node.revision + 1, call.now())
-                    .await?;
+                row::delete(tx, &node, call.now()).await?;
                 Ok(node.sid())
             })
         })

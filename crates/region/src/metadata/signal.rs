@@ -21,7 +21,8 @@ use crate::machine::create;
 use crate::node::NodeRow;
 use crate::script::{self, builtin};
 use crate::script_result::{self, End, Ended, Open, Upload};
-use crate::{hardware, power};
+use crate::tag::definition;
+use crate::{detour, hardware, power};
 
 /// The words of a signal's status.
 pub(super) const WORDS: [&str; 10] = [
@@ -419,6 +420,10 @@ async fn report(
         refusal: why,
     };
     script_result::finish(tx, node, r, end, upload, now).await?;
+    if ended == Ended::Exit(0) && definition::SCRIPTS.contains(&r.script_name.as_str()) {
+        // Tags are defined over what this found.
+        definition::renew(tx, node.id).await?;
+    }
     Ok(())
 }
 
@@ -595,7 +600,7 @@ async fn step(
             }
             match node.previous()? {
                 Status::Commissioning => lifecycle::finish_commissioning(tx, node, quiet).await,
-                before => lifecycle::set_status(tx, node, before, quiet).await,
+                _ => detour::finish_testing(tx, node, quiet).await,
             }
         }
         (Status::EnteringRescueMode, Word::Ok | Word::Working) => {

@@ -1,5 +1,7 @@
 //! Nodes: machines, devices and controllers are one table with one life.
 
+pub mod family;
+pub mod filter;
 pub mod row;
 pub mod view;
 

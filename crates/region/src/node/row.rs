@@ -91,6 +91,8 @@ pub struct NodeRow {
     pub zone_description: String,
     pub pool_name: Option<String>,
     pub pool_description: Option<String>,
+    pub return_status: Option<i64>,
+    pub parent: Option<String>,
 }
 
 /// Columns and joins of [`NodeRow`] from `node n`; a `WHERE` or `ORDER BY` may follow.
@@ -109,7 +111,8 @@ macro_rules! select_node {
             "n.default_gateway_v4_id, n.default_gateway_v6_id, n.enable_hw_sync, n.sync_interval, n.last_sync, ",
             "n.enable_kernel_crash_dump, n.is_dpu, n.created, u.username AS owner, d.name AS domain_name, d.ttl AS domain_ttl, ",
             "d.authoritative AS domain_authoritative, d.is_default AS domain_is_default, z.name AS zone_name, ",
-            "z.description AS zone_description, p.name AS pool_name, p.description AS pool_description ",
+            "z.description AS zone_description, p.name AS pool_name, p.description AS pool_description, n.return_status, ",
+            "(SELECT pn.system_id FROM node pn WHERE pn.id = n.parent_id) AS parent ",
             "FROM node n JOIN domain d ON d.id = n.domain_id JOIN zone z ON z.id = n.zone_id ",
             "LEFT JOIN user_account u ON u.id = n.owner_id LEFT JOIN resource_pool p ON p.id = n.pool_id ",
             $rest
@@ -257,4 +260,26 @@ pub async fn by_mac(tx: &mut Tx, mac: &str) -> Result<Option<NodeRow>, ApiError>
         ),
         mac
     )?)
+}
+
+/// Deletes a node with everything that belongs to it: its addresses, its leases, its power job.
+///
+/// # Errors
+/// When the database fails.
+pub async fn delete(tx: &mut Tx, node: &NodeRow, now: Timestamp) -> Result<(), ApiError> {
+    tx.cancel_job(
+        crate::power::KIND,
+        &node.system_id,
+        "the machine was deleted",
+    )
+    .await?;
+    store::exec!(
+        tx,
+        "DELETE FROM lease WHERE mac IN (SELECT i.mac FROM interface i WHERE i.node_id = $1 AND i.mac IS NOT NULL)",
+        node.id
+    )?;
+    store::exec!(tx, "DELETE FROM node WHERE id = $1", node.id)?;
+    tx.changed("node", &node.system_id, node.revision + 1, now)
+        .await?;
+    Ok(())
 }

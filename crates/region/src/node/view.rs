@@ -166,6 +166,12 @@ impl View {
         self.tags.get(&node).map_or(&[], Vec::as_slice)
     }
 
+    /// Annotations of a node.
+    #[must_use]
+    pub fn owner_data_of(&self, node: i64) -> Map<String, Value> {
+        self.owner_data.get(&node).cloned().unwrap_or_default()
+    }
+
     /// The domain object of a node.
     #[must_use]
     pub fn domain_json(&self, n: &NodeRow) -> Value {
@@ -232,7 +238,7 @@ impl View {
             .filter(|d| d.r#type == "physical")
             .map(|d| d.size)
             .sum();
-        let owner_data = self.owner_data.get(&n.id).cloned().unwrap_or_default();
+        let owner_data = self.owner_data_of(n.id);
         let mut o = self.common_json(n, status);
         let mut put = |k: &str, v: Value| {
             o.insert(k.to_owned(), v);

@@ -84,13 +84,28 @@ async fn identify(
             "this rack's certificate is not known: register it anew with a one-time secret (maas-rack register)".to_owned(),
         )),
         (None, None) => {
+            // A region that had its rack deleted, or has had none.
+            let region = store::opt!(
+                tx,
+                (i64, String),
+                "UPDATE node SET node_type = $2 WHERE hostname = $1 AND node_type = 3 RETURNING id, system_id",
+                short(&hello.hostname),
+                REGION_AND_RACK
+            )?;
+            if let Some((id, system_id)) = region {
+                store::exec!(tx, "INSERT INTO rack_state (node_id) VALUES ($1)", id)?;
+                row::touch(tx, id, now).await?;
+                return Ok((id, SystemId(system_id)));
+            }
             let id = create(tx, &hello.hostname, REGION_AND_RACK, None, fresh, now).await?;
             Ok((id, fresh.clone()))
         }
     }
 }
 
-fn short(hostname: &str) -> String {
+/// The first part of a host name, with hyphens for what cannot be in one.
+#[must_use]
+pub fn short(hostname: &str) -> String {
     let s: String = hostname
         .split('.')
         .next()

@@ -47,6 +47,8 @@ pub struct Declared {
     pub apply_configured_networking: bool,
     /// Comment of this version.
     pub comment: String,
+    /// The keys that it says anything about.
+    pub said: Vec<&'static str>,
 }
 
 /// Metadata that cannot be used.
@@ -99,6 +101,48 @@ struct Raw {
     for_hardware: Option<Value>,
     apply_configured_networking: Option<Value>,
     comment: Option<Value>,
+}
+
+impl Raw {
+    fn said(&self) -> Vec<&'static str> {
+        let keys = [
+            ("title", &self.title),
+            ("description", &self.description),
+            ("tags", &self.tags),
+            ("script_type", &self.script_type),
+            ("hardware_type", &self.hardware_type),
+            ("parallel", &self.parallel),
+            ("packages", &self.packages),
+            ("timeout", &self.timeout),
+            ("destructive", &self.destructive),
+            ("may_reboot", &self.may_reboot),
+            ("recommission", &self.recommission),
+            ("for_hardware", &self.for_hardware),
+            (
+                "apply_configured_networking",
+                &self.apply_configured_networking,
+            ),
+        ];
+        keys.into_iter()
+            .filter(|(_, v)| v.as_ref().is_some_and(|v| !v.is_null()))
+            .map(|(k, _)| k)
+            .collect()
+    }
+}
+
+/// The number that a word, or the number itself, stands for.
+#[must_use]
+pub fn number_of(words: &[(&str, i64)], text: &str) -> Option<i64> {
+    words
+        .iter()
+        .find(|(w, n)| w.eq_ignore_ascii_case(text) || n.to_string() == text)
+        .map(|(_, n)| *n)
+}
+
+/// Seconds, or `HH:MM:SS`, as seconds.
+#[must_use]
+pub fn seconds(text: &str) -> Option<i64> {
+    duration(Some(Value::String(text.to_owned()))).ok()
 }
 
 /// The YAML between the markers; empty when there are none.
@@ -226,7 +270,8 @@ pub fn name_fits(name: &str) -> bool {
             .all(|c| c.is_alphanumeric() || "_-.".contains(c))
 }
 
-const TYPES: &[(&str, i64)] = &[
+/// Types of scripts, in the words of the API.
+pub const TYPES: &[(&str, i64)] = &[
     ("commissioning", 0),
     ("testing", 2),
     ("test", 2),
@@ -242,7 +287,8 @@ pub const HARDWARE: &[(&str, i64)] = &[
     ("network", 4),
     ("gpu", 5),
 ];
-const PARALLEL: &[(&str, i64)] = &[("disabled", 0), ("instance", 1), ("any", 2)];
+/// Beside what scripts may run, in the words of the API.
+pub const PARALLEL: &[(&str, i64)] = &[("disabled", 0), ("instance", 1), ("any", 2)];
 
 /// Reads what a script declares.
 ///
@@ -258,6 +304,7 @@ pub fn parse(body: &str) -> Result<Declared, MetaError> {
     } else {
         serde_saphyr::from_str(&yaml).map_err(|_| MetaError::Yaml)?
     };
+    let said = raw.said();
     let name = match raw.name {
         None | Some(Value::Null) => None,
         given => Some(text("name", given)?).filter(|n| !n.is_empty()),
@@ -301,6 +348,7 @@ pub fn parse(body: &str) -> Result<Declared, MetaError> {
             raw.apply_configured_networking,
         )?,
         comment: text("comment", raw.comment)?,
+        said,
     })
 }
 

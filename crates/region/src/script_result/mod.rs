@@ -1,5 +1,6 @@
 //! `nodes/{system_id}/results/`: what scripts left. How a machine's report becomes a result is in [`report`].
 
+mod change;
 pub mod report;
 
 use base64::Engine as _;
@@ -13,7 +14,7 @@ use crate::call::Call;
 use crate::error::ApiError;
 use crate::node::view::{aggregate, script_status_name};
 use crate::node::{NodeRow, row};
-use crate::operation::{Kind, Operation, Param};
+use crate::operation::{Kind, Method, Operation, Param, Who};
 use crate::script::{self, meta};
 pub use report::{End, Ended, Open, Upload, begin, by_id, by_name, finish, keep};
 
@@ -72,9 +73,40 @@ pub const OPERATIONS: &[Operation] = &[
                 Kind::Choice(&["combined", "stdout", "stderr", "result", "all"]),
                 "Which output; combined when left out.",
             ),
-            Param::opt("filetype", Kind::Choice(&["txt"]), "Only txt."),
+            Param::opt(
+                "filetype",
+                Kind::Choice(&["txt", "tar.xz"]),
+                "txt or tar.xz; txt when left out.",
+            ),
         ],
         run: |call| Box::pin(download(call)),
+        ..Operation::READ
+    },
+    Operation {
+        handler: "NodeScriptResultHandler",
+        uri: "nodes/{system_id}/results/{id}/",
+        method: Method::Put,
+        who: Who::Admin,
+        title: "Set results aside, or take them into account again.",
+        params: &[
+            HARDWARE,
+            FILTERS,
+            Param::opt("include_output", Kind::Bool, "With the outputs, in base64."),
+            Param::opt("suppressed", Kind::Bool, "Whether they are set aside."),
+        ],
+        audit: Some("NODE"),
+        run: |call| Box::pin(change::update(call)),
+        ..Operation::READ
+    },
+    Operation {
+        handler: "NodeScriptResultHandler",
+        uri: "nodes/{system_id}/results/{id}/",
+        method: Method::Delete,
+        who: Who::Admin,
+        title: "Delete a set of results.",
+        success: 204,
+        audit: Some("NODE"),
+        run: |call| Box::pin(change::delete(call)),
         ..Operation::READ
     },
 ];
@@ -116,7 +148,8 @@ struct Outputs {
 }
 
 /// `Fri, 20 Nov 2026 17:55:17 -0000`, as MAAS spells the times of results.
-fn spelled(micros: Option<i64>) -> Value {
+#[must_use]
+pub fn spelled(micros: Option<i64>) -> Value {
     micros
         .and_then(|m| jiff::Timestamp::from_microsecond(m).ok())
         .map_or(Value::Null, |t| {
@@ -125,7 +158,8 @@ fn spelled(micros: Option<i64>) -> Value {
 }
 
 /// `0:00:30`, `1 day, 2:03:04`: how Python spells a duration of whole seconds.
-fn duration(seconds: i64) -> String {
+#[must_use]
+pub fn duration(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let clock = format!("{}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60);
     match days {
@@ -405,39 +439,26 @@ async fn download(call: Call) -> Result<Answer, ApiError> {
     let all = outputs(&mut tx, &results).await?;
     drop(tx);
     let which = call.args().filled("output").unwrap_or("combined");
-    let mut text: Vec<u8> = Vec::new();
-    let many = results.len() > 1 || which == "all";
-    for r in &results {
-        let Some(o) = all.iter().find(|o| o.id == r.id) else {
-            continue;
-        };
-        let parts: Vec<(&str, &Option<Vec<u8>>)> = match which {
-            "stdout" => vec![(".out", &o.stdout)],
-            "stderr" => vec![(".err", &o.stderr)],
-            "result" => vec![(".yaml", &o.result)],
-            "all" => vec![
-                ("", &o.output),
-                (".out", &o.stdout),
-                (".err", &o.stderr),
-                (".yaml", &o.result),
-            ],
-            _ => vec![("", &o.output)],
-        };
-        for (tail, content) in parts {
-            let content = content.as_deref().unwrap_or_default();
-            if many {
-                if content.is_empty() {
-                    continue;
-                }
-                text.extend_from_slice(format!("==> {}{tail} <==\n", r.script_name).as_bytes());
-            }
-            text.extend_from_slice(content);
-            if many && !content.ends_with(b"\n") {
-                text.push(b'\n');
-            }
-        }
+    let files = change::files(which, &results, &all);
+    if call.args().filled("filetype") != Some("tar.xz") {
+        let text = change::text(&files);
+        return Ok(Answer::bytes(Bytes::from(text), crate::answer::TEXT));
     }
-    Ok(Answer::bytes(Bytes::from(text), crate::answer::TEXT))
+    let directory = format!("{}-results-{set}", node.hostname);
+    let name = format!("{directory}.tar.xz");
+    let mtime = u64::try_from(call.now().seconds()).unwrap_or(0);
+    // To compress takes a processor's time.
+    let packed =
+        tokio::task::spawn_blocking(move || change::archive(&directory, &files, mtime)).await;
+    let packed = packed
+        .map_err(|e| ApiError::bug(&e.to_string()))?
+        .map_err(|e| ApiError::bug(&format!("the archive of results: {e}")))?;
+    Ok(
+        Answer::bytes(Bytes::from(packed), "application/x-tar").header(
+            "Content-Disposition",
+            format!("attachment; filename=\"{name}\""),
+        ),
+    )
 }
 
 #[cfg(test)]

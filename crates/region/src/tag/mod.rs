@@ -1,5 +1,7 @@
-//! `tags`: words on machines. Definitions that match by themselves come with a later version and are
-//! refused until then.
+//! `tags`: words on nodes, put there by people or by a [`definition`] over what commissioning found.
+
+pub mod definition;
+pub mod probe;
 
 use serde_json::{Value, json};
 use store::Tx;
@@ -7,9 +9,8 @@ use store::Tx;
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::error::ApiError;
-use crate::machine::read::visible;
-use crate::node::View;
-use crate::node::row;
+use crate::node::family::{Family, json_of};
+use crate::node::{View, row};
 use crate::operation::{Kind, Method, Operation, Param, Who};
 use crate::zone::check_name;
 
@@ -90,9 +91,42 @@ pub const OPERATIONS: &[Operation] = &[
         ..TAG
     },
     Operation {
+        op: Some("nodes"),
+        title: "The machines, devices and controllers that have a tag.",
+        run: |c| Box::pin(members(c, Family::Nodes)),
+        ..TAG
+    },
+    Operation {
         op: Some("machines"),
         title: "The machines that have a tag.",
-        run: |c| Box::pin(machines(c)),
+        run: |c| Box::pin(members(c, Family::Machines)),
+        ..TAG
+    },
+    Operation {
+        op: Some("devices"),
+        title: "The devices that have a tag.",
+        run: |c| Box::pin(members(c, Family::Devices)),
+        ..TAG
+    },
+    Operation {
+        op: Some("rack_controllers"),
+        title: "The rack controllers that have a tag.",
+        run: |c| Box::pin(members(c, Family::Racks)),
+        ..TAG
+    },
+    Operation {
+        op: Some("region_controllers"),
+        title: "The region controllers that have a tag.",
+        run: |c| Box::pin(members(c, Family::Regions)),
+        ..TAG
+    },
+    Operation {
+        method: Method::Post,
+        op: Some("rebuild"),
+        who: Who::Admin,
+        title: "Ask the definition of every machine again.",
+        audit: Some("TAG"),
+        run: |c| Box::pin(rebuild(c)),
         ..TAG
     },
     Operation {
@@ -103,6 +137,16 @@ pub const OPERATIONS: &[Operation] = &[
         params: &[
             Param::opt("add", Kind::List, "System ids that get it."),
             Param::opt("remove", Kind::List, "System ids that lose it."),
+            Param::opt(
+                "definition",
+                Kind::Text,
+                "The definition that the caller went by: refused when it is another by now.",
+            ),
+            Param::opt(
+                "rack_controller",
+                Kind::Text,
+                "The rack controller that has asked the definition.",
+            ),
         ],
         audit: Some("TAG"),
         run: |c| Box::pin(update_nodes(c)),
@@ -156,18 +200,17 @@ async fn read(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::json(find(&mut tx, &call).await?.json()))
 }
 
-fn refuse_definition(call: &Call) -> Result<(), ApiError> {
-    match call.args().filled("definition") {
-        Some(_) => Err(ApiError::Unavailable(
-            "Tags that match by a definition are not available yet; leave the definition out and use update_nodes.".to_owned(),
-            3600,
-        )),
-        None => Ok(()),
+/// The definition of a request, when it can be used.
+fn definition_of(call: &Call) -> Result<Option<&str>, ApiError> {
+    let given = call.args().text("definition").map(str::trim);
+    if let Some(text) = given.filter(|t| !t.is_empty()) {
+        definition::check(text)?;
     }
+    Ok(given)
 }
 
 async fn create(call: Call) -> Result<Answer, ApiError> {
-    refuse_definition(&call)?;
+    definition_of(&call)?;
     let value = call
         .write(|tx, call| {
             Box::pin(async move {
@@ -177,15 +220,19 @@ async fn create(call: Call) -> Result<Answer, ApiError> {
                 let row = store::opt!(
                     tx,
                     Row,
-                    "INSERT INTO tag (name, comment, kernel_opts, created, updated) VALUES ($1, $2, $3, $4, $4) \
+                    "INSERT INTO tag (name, comment, kernel_opts, definition, created, updated) VALUES ($1, $2, $3, $5, $4, $4) \
                      ON CONFLICT (name) DO NOTHING RETURNING id, name, comment, definition, kernel_opts",
                     name,
                     args.text("comment").unwrap_or(""),
                     args.text("kernel_opts").unwrap_or(""),
-                    call.now().0
+                    call.now().0,
+                    definition_of(&call)?.unwrap_or("")
                 )?
                 .ok_or_else(|| ApiError::field("name", "Tag with this Name already exists."))?;
                 tx.changed("tag", &row.name, 0, call.now()).await?;
+                if !row.definition.is_empty() {
+                    definition::rebuild(tx, row.id).await?;
+                }
                 Ok(row.json())
             })
         })
@@ -207,7 +254,7 @@ async fn touch_machines(tx: &mut Tx, call: &Call, tag: i64) -> Result<(), ApiErr
 }
 
 async fn update(call: Call) -> Result<Answer, ApiError> {
-    refuse_definition(&call)?;
+    definition_of(&call)?;
     let value = call
         .write(|tx, call| {
             Box::pin(async move {
@@ -223,18 +270,26 @@ async fn update(call: Call) -> Result<Answer, ApiError> {
                 if let Some(k) = args.text("kernel_opts") {
                     row.kernel_opts = k.to_owned();
                 }
+                let defined = definition_of(&call)?.filter(|d| *d != row.definition).map(str::to_owned);
+                if let Some(d) = &defined {
+                    row.definition.clone_from(d);
+                }
                 store::exec!(
                     tx,
-                    "UPDATE tag SET name = $2, comment = $3, kernel_opts = $4, updated = $5 WHERE id = $1",
+                    "UPDATE tag SET name = $2, comment = $3, kernel_opts = $4, updated = $5, definition = $6 WHERE id = $1",
                     row.id,
                     &row.name,
                     &row.comment,
                     &row.kernel_opts,
-                    call.now().0
+                    call.now().0,
+                    &row.definition
                 )
                 .map_err(|e| if e.is_unique_violation() { ApiError::field("name", "Tag with this Name already exists.") } else { e.into() })?;
                 tx.changed("tag", &row.name, 0, call.now()).await?;
                 touch_machines(tx, &call, row.id).await?;
+                if defined.is_some_and(|d| !d.is_empty()) {
+                    definition::rebuild(tx, row.id).await?;
+                }
                 Ok(row.json())
             })
         })
@@ -256,18 +311,35 @@ async fn delete(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::none())
 }
 
-async fn machines(call: Call) -> Result<Answer, ApiError> {
+async fn members(call: Call, family: Family) -> Result<Answer, ApiError> {
     let mut tx = call.read().await?;
     let tag = find(&mut tx, &call).await?;
-    let nodes = visible(&mut tx, call.actor()).await?;
+    let mut nodes = family.visible(&mut tx, call.actor()).await?;
+    let tagged = store::all!(
+        tx,
+        (i64,),
+        "SELECT node_id FROM node_tag WHERE tag_id = $1 ORDER BY node_id",
+        tag.id
+    )?;
+    nodes.retain(|n| tagged.binary_search(&(n.id,)).is_ok());
     let view = View::load(&mut tx, &nodes, call.now()).await?;
-    Ok(Answer::json(
-        nodes
-            .iter()
-            .filter(|n| view.tags_of(n.id).contains(&tag.name))
-            .map(|n| view.machine_json(n))
-            .collect(),
-    ))
+    let all = json_of(&mut tx, &call, family, &nodes, &view).await?;
+    Ok(Answer::json(all.into()))
+}
+
+async fn rebuild(call: Call) -> Result<Answer, ApiError> {
+    let name = call
+        .write(|tx, call| {
+            Box::pin(async move {
+                let tag = find(tx, &call).await?;
+                if !tag.definition.is_empty() {
+                    definition::rebuild(tx, tag.id).await?;
+                }
+                Ok(tag.name)
+            })
+        })
+        .await?;
+    Ok(Answer::json(json!({ "rebuilding": name })))
 }
 
 async fn update_nodes(call: Call) -> Result<Answer, ApiError> {
@@ -275,6 +347,18 @@ async fn update_nodes(call: Call) -> Result<Answer, ApiError> {
         .write(|tx, call| {
             Box::pin(async move {
                 let tag = find(tx, &call).await?;
+                if let Some(d) = call.args().filled("definition")
+                    && d != tag.definition
+                {
+                    // The sentence that clients of MAAS know.
+                    return Err(ApiError::Conflict(format!(
+                        "Definition supplied '{d}' doesn't match current definition '{}'",
+                        tag.definition
+                    )));
+                }
+                if let Some(rack) = call.args().filled("rack_controller") {
+                    Family::Racks.by_system_id(tx, call.actor(), rack).await?;
+                }
                 let mut counts = (0, 0);
                 for id in call.args().list("add") {
                     let Some(node) = row::find(tx, &id).await? else { continue };

@@ -13,6 +13,7 @@ pub mod id;
 pub mod install;
 pub mod ipam;
 pub mod layout;
+pub mod operation;
 pub mod status;
 pub mod time;
 pub mod timeline;

@@ -54,6 +54,7 @@ pub mod subnet;
 pub mod table;
 pub mod tag;
 pub mod user;
+pub mod v1;
 pub mod version;
 pub mod vlan;
 pub mod worker;

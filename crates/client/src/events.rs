@@ -89,6 +89,9 @@ mod tests {
             panic!("no change");
         };
         assert_eq!((c.noun.as_str(), c.object.as_str()), ("zone", "3"));
-        assert!(matches!(parse("event: reset\ndata: {}\n\n"), Err(Error::StartAgain)));
+        assert!(matches!(
+            parse("event: reset\ndata: {}\n\n"),
+            Err(Error::StartAgain)
+        ));
     }
 }

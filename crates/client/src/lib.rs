@@ -76,7 +76,9 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,15 +132,15 @@ impl Client {
             return Ok(response);
         }
         let body = response.bytes().await?;
-        Err(Error::Refused(serde_json::from_slice(&body).unwrap_or_else(
-            |_| Problem {
+        Err(Error::Refused(
+            serde_json::from_slice(&body).unwrap_or_else(|_| Problem {
                 kind: "about:blank".to_owned(),
                 title: status.canonical_reason().unwrap_or("").to_owned(),
                 status: status.as_u16(),
                 detail: String::from_utf8_lossy(&body).into_owned(),
                 errors: serde_json::Map::default(),
-            },
-        )))
+            }),
+        ))
     }
 
     async fn json<T: DeserializeOwned>(response: Response) -> Result<T, Error> {

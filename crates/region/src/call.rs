@@ -121,7 +121,13 @@ impl Call {
         guard: Option<Guard>,
         begins: Option<metal::operation::Kind>,
     ) -> Self {
-        self.derived(operation, self.inner.path.clone(), self.inner.args.clone(), guard, begins)
+        self.derived(
+            operation,
+            self.inner.path.clone(),
+            self.inner.args.clone(),
+            guard,
+            begins,
+        )
     }
 
     /// A call of an operation on one object, by the same caller.

@@ -177,11 +177,7 @@ impl Tx {
     ///
     /// # Errors
     /// When the statement fails.
-    pub async fn changed_after(
-        &mut self,
-        at: Position,
-        objects: &str,
-    ) -> Result<bool, StoreError> {
+    pub async fn changed_after(&mut self, at: Position, objects: &str) -> Result<bool, StoreError> {
         let (found,) = match self.engine() {
             Engine::Sqlite => crate::one!(
                 self,

@@ -37,7 +37,11 @@ pub const OPERATIONS: &[Operation] = &[
                 Kind::Text,
                 "The position to go on from; the header Last-Event-ID does the same. From now on when left out.",
             ),
-            Param::opt("nouns", Kind::List, "Only changes of these nouns, for example `node`."),
+            Param::opt(
+                "nouns",
+                Kind::List,
+                "Only changes of these nouns, for example `node`.",
+            ),
         ],
         run: |c| Box::pin(stream(c)),
         ..Operation::READ
@@ -186,8 +190,7 @@ impl Stream {
                 revision: c.revision,
                 at: c.at,
             };
-            let data =
-                serde_json::to_string(&change).map_err(|e| ApiError::bug(&e.to_string()))?;
+            let data = serde_json::to_string(&change).map_err(|e| ApiError::bug(&e.to_string()))?;
             out.push_str(&format!("event: change\nid: {position}\ndata: {data}\n\n"));
         }
         Ok(out.into())
@@ -227,7 +230,15 @@ mod tests {
             seq: 11,
         };
         assert_eq!(parse(&text(p)), Some(p));
-        for bad in ["", "1", "1.2", "1.2.3.4", "a.b.c", "1..2", "99999999999999999999.1.1"] {
+        for bad in [
+            "",
+            "1",
+            "1.2",
+            "1.2.3.4",
+            "a.b.c",
+            "1..2",
+            "99999999999999999999.1.1",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -48,10 +48,7 @@ pub fn document(table: &[&'static Operation]) -> Value {
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     for op in table.iter().filter(|o| o.face == Face::V1) {
         let place = paths.entry(format!("/{}", op.uri)).or_default();
-        place.insert(
-            method(op).to_ascii_lowercase(),
-            operation(op, &mut schemas),
-        );
+        place.insert(method(op).to_ascii_lowercase(), operation(op, &mut schemas));
     }
     // Asked for, so that it is among the definitions.
     schema::<api::Problem>(&mut schemas);
@@ -172,7 +169,8 @@ fn request(op: &Operation, schemas: &mut SchemaGenerator) -> Option<Value> {
         }
         properties.insert(p.name.to_owned(), schema);
     }
-    let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    let mut schema =
+        json!({ "type": "object", "properties": properties, "additionalProperties": false });
     if !patterns.is_empty() {
         schema["patternProperties"] = patterns.into();
     }
@@ -231,7 +229,8 @@ fn content(description: &str, schema: &Value) -> Value {
 fn responses(op: &Operation, schemas: &mut SchemaGenerator) -> Value {
     let list = op.uri.split('/').next().unwrap_or("");
     // `zones`, `zones/{name}`: further down are other nouns.
-    let own = !op.uri.contains('/') || (shape(op) != Shape::List && op.uri.matches('/').count() == 1);
+    let own =
+        !op.uri.contains('/') || (shape(op) != Shape::List && op.uri.matches('/').count() == 1);
     let item = |schemas: &mut SchemaGenerator| {
         if own {
             noun(list, schemas)
@@ -249,17 +248,17 @@ fn responses(op: &Operation, schemas: &mut SchemaGenerator) -> Value {
     match shape(op) {
         Shape::List => put(
             200,
-            content("A page.", &page(json!({ "anyOf": [item(schemas), sparse] }))),
+            content(
+                "A page.",
+                &page(json!({ "anyOf": [item(schemas), sparse] })),
+            ),
         ),
         Shape::Read => {
             put(
                 200,
                 content("The object.", &json!({ "anyOf": [item(schemas), sparse] })),
             );
-            put(
-                304,
-                json!({ "description": "It is one of those at hand." }),
-            );
+            put(304, json!({ "description": "It is one of those at hand." }));
         }
         Shape::Create => put(201, content("The new object.", &item(schemas))),
         Shape::Update => put(200, content("The object as it is now.", &item(schemas))),
@@ -282,10 +281,9 @@ fn responses(op: &Operation, schemas: &mut SchemaGenerator) -> Value {
         ),
         Shape::Own => match op.uri {
             "operations" => put(200, content("A page.", &page(noun("operations", schemas)))),
-            "operations/{id}" | "operations/{id}/actions/cancel" => put(
-                200,
-                content("The operation.", &noun("operations", schemas)),
-            ),
+            "operations/{id}" | "operations/{id}/actions/cancel" => {
+                put(200, content("The operation.", &noun("operations", schemas)))
+            }
             "changes" => put(
                 200,
                 json!({

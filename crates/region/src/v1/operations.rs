@@ -327,16 +327,28 @@ async fn cancel(call: Call) -> Result<Answer, ApiError> {
             Box::pin(async move {
                 let shown = by_id(tx, call.actor(), id).await?;
                 if shown.state != OperationState::Running {
-                    return Err(ApiError::Conflict(format!("Operation {id} is over already.")));
+                    return Err(ApiError::Conflict(format!(
+                        "Operation {id} is over already."
+                    )));
                 }
                 let mut node = row::machine(tx, call.actor(), &shown.system_id).await?;
-                authorize(call.actor(), Action::Edit, Resource::Machine { owner: node.owner_id })?;
+                authorize(
+                    call.actor(),
+                    Action::Edit,
+                    Resource::Machine {
+                        owner: node.owner_id,
+                    },
+                )?;
                 if Long::from_word(&shown.kind).is_none_or(Long::is_power) {
                     return Err(ApiError::Conflict(
                         "A power command cannot be taken back; send the opposite one.".to_owned(),
                     ));
                 }
-                let cause = Cause { by: call.actor().name(), why: "cancelled", at: call.now() };
+                let cause = Cause {
+                    by: call.actor().name(),
+                    why: "cancelled",
+                    at: call.now(),
+                };
                 lifecycle::abort(tx, &mut node, cause).await?;
                 by_id(tx, call.actor(), id).await
             })

@@ -232,7 +232,8 @@ mod tests {
 
     #[test]
     fn filters_lead_into_objects_and_lists() {
-        let v = serde_json::json!({"zone": {"name": "a"}, "tags": ["x", "y"], "n": 3, "none": null});
+        let v =
+            serde_json::json!({"zone": {"name": "a"}, "tags": ["x", "y"], "n": 3, "none": null});
         let holds = |f: &str, w: &str| {
             let path: Vec<String> = f.split('.').map(str::to_owned).collect();
             holds(&v, &path, w)

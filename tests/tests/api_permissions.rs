@@ -293,7 +293,6 @@ impl Ground {
         };
         let sighting = format!("{},{SEEN_MAC}", self.at(60));
         let sighting = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sighting);
-        };
         let system_id = self.node_of(o);
         for (part, value) in [
             ("{system_id}", system_id),

@@ -9,19 +9,20 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
-pub mod dns;
 pub mod constraint;
+pub mod dns;
 pub mod filter;
 pub mod id;
 pub mod install;
 pub mod interface;
 pub mod ipam;
 pub mod layout;
+pub mod operation;
 pub mod setting;
 pub mod snippet;
 pub mod status;
-pub mod template;
 pub mod storage;
+pub mod template;
 pub mod time;
 pub mod timeline;
 pub mod upload;

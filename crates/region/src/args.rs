@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::multipart;
@@ -96,18 +96,7 @@ impl Args {
                 let Ok(Value::Object(map)) = serde_json::from_slice::<Value>(body) else {
                     return Err(ApiError::Bad("The body is not a JSON object.".to_owned()));
                 };
-                for (name, value) in map {
-                    match value {
-                        Value::Array(list) => {
-                            for v in list {
-                                self.push(name.clone(), Arg::Text(json_text(v)))?;
-                            }
-                        }
-                        Value::Null => {}
-                        v => self.push(name, Arg::Text(json_text(v)))?,
-                    }
-                }
-                Ok(())
+                self.push_json(map)
             }
             _ if body.is_empty() => Ok(()),
             // Also without a content type: old clients post forms so.
@@ -117,6 +106,30 @@ impl Args {
                 self.push_urlencoded(text)
             }
         }
+    }
+
+    /// Adds the fields of a JSON object: a list is a parameter that is repeated, null is one that is not there.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn push_json(&mut self, map: Map<String, Value>) -> Result<(), ApiError> {
+        for (name, value) in map {
+            match value {
+                Value::Array(list) => {
+                    for v in list {
+                        self.push(name.clone(), Arg::Text(json_text(v)))?;
+                    }
+                }
+                Value::Null => {}
+                v => self.push(name, Arg::Text(json_text(v)))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Every name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
     }
 
     /// Checks presence and types of what an operation declares.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,8 @@ use crate::error::ApiError;
 use crate::event;
 use crate::operation::{Face, Operation};
 use crate::region::Region;
+use crate::v1;
+use crate::v1::etag::Guard;
 
 /// Where a request came from.
 #[derive(Clone, Debug)]
@@ -33,6 +35,12 @@ pub struct Origin {
     pub user_agent: String,
     /// The part of the content that is asked for: the `Range` header.
     pub range: Option<String>,
+    /// The tags that the object must have for a write: the header `If-Match`.
+    pub if_match: Option<String>,
+    /// The tags that the caller has: the header `If-None-Match`.
+    pub if_none_match: Option<String>,
+    /// Where a stream goes on: the header `Last-Event-ID`.
+    pub last_event_id: Option<String>,
 }
 
 /// Parameters that name what a call is about, for its audit event. None of them is ever a secret.
@@ -62,6 +70,11 @@ struct Inner {
     origin: Origin,
     now: Timestamp,
     audited: AtomicBool,
+    /// What must still hold when this writes.
+    guard: Option<Guard>,
+    /// The operation that this begins with a machine, and its number once it has.
+    begins: Option<metal::operation::Kind>,
+    begun: AtomicI64,
 }
 
 /// What a [`Call`] is made of.
@@ -99,8 +112,76 @@ impl Call {
                 origin: p.origin,
                 now: p.now,
                 audited: AtomicBool::new(false),
+                guard: None,
+                begins: None,
+                begun: AtomicI64::new(0),
             }),
         }
+    }
+
+    /// The same call of the operation that stands behind this one: same caller, path and parameters.
+    #[must_use]
+    pub(crate) fn second(
+        &self,
+        operation: &'static Operation,
+        guard: Option<Guard>,
+        begins: Option<metal::operation::Kind>,
+    ) -> Self {
+        self.derived(
+            operation,
+            self.inner.path.clone(),
+            self.inner.args.clone(),
+            guard,
+            begins,
+        )
+    }
+
+    /// A call of an operation on one object, by the same caller.
+    #[must_use]
+    pub(crate) fn of_item(
+        &self,
+        operation: &'static Operation,
+        path: Vec<(&'static str, String)>,
+        args: Args,
+    ) -> Self {
+        self.derived(operation, path, args, None, None)
+    }
+
+    fn derived(
+        &self,
+        operation: &'static Operation,
+        path: Vec<(&'static str, String)>,
+        args: Args,
+        guard: Option<Guard>,
+        begins: Option<metal::operation::Kind>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                region: Arc::clone(&self.inner.region),
+                operation,
+                actor: self.inner.actor.clone(),
+                path,
+                args,
+                body: self.inner.body.clone(),
+                origin: self.inner.origin.clone(),
+                now: self.inner.now,
+                audited: AtomicBool::new(false),
+                guard,
+                begins,
+                begun: AtomicI64::new(0),
+            }),
+        }
+    }
+
+    /// The number of the operation that this call began with a machine.
+    #[must_use]
+    pub fn begun(&self) -> Option<i64> {
+        Some(self.inner.begun.load(Ordering::Acquire)).filter(|id| *id > 0)
+    }
+
+    /// All varying parts of the path.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.inner.path.iter().map(|(_, v)| v.as_str())
     }
 
     /// The region.
@@ -200,7 +281,14 @@ impl Call {
             .write_with(patience, move |tx| {
                 let (call, f) = (call.clone(), Arc::clone(&f));
                 Box::pin(async move {
+                    if let Some(guard) = &call.inner.guard {
+                        guard.check(tx).await?;
+                    }
                     let t = f(tx, call.clone()).await?;
+                    if let Some(kind) = call.inner.begins {
+                        let id = v1::operations::begin(tx, &call, kind).await?;
+                        call.inner.begun.store(id, Ordering::Release);
+                    }
                     if !call.inner.audited.load(Ordering::Acquire) {
                         event::audit(tx, &call).await?;
                     }

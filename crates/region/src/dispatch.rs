@@ -14,6 +14,7 @@ use crate::error::ApiError;
 use crate::metadata;
 use crate::operation::{Body, Face, MAX_FORM, Method, Operation, Who};
 use crate::region::Region;
+use crate::v1::problem;
 
 /// A request, whatever brought it: our own socket or a rack.
 pub struct Incoming {
@@ -134,6 +135,7 @@ pub async fn dispatch(region: &Arc<Region>, incoming: Incoming) -> Answer {
         .map(|t| t.chars().take(MAX_TRACE).collect());
     let mut answer = match answer(region, incoming).await {
         Ok(a) => a,
+        Err(e) if face == Some(Face::V1) => problem::of_answer(e.answer()),
         Err(e) => e.answer(),
     };
     if let Some(request) = direct {
@@ -211,6 +213,9 @@ async fn answer(region: &Arc<Region>, incoming: Incoming) -> Result<Answer, ApiE
             .take(512)
             .collect(),
         range: incoming.header("range").map(str::to_owned),
+        if_match: incoming.header("if-match").map(str::to_owned),
+        if_none_match: incoming.header("if-none-match").map(str::to_owned),
+        last_event_id: incoming.header("last-event-id").map(str::to_owned),
     };
     let call = Call::new(Parts {
         region: Arc::clone(region),
@@ -222,6 +227,15 @@ async fn answer(region: &Arc<Region>, incoming: Incoming) -> Result<Answer, ApiE
         origin,
         now,
     });
+    run(call).await
+}
+
+/// Runs a call that was let through.
+///
+/// # Errors
+/// The operation's own.
+pub(crate) async fn run(call: Call) -> Result<Answer, ApiError> {
+    let operation = call.operation();
     let answer = (operation.run)(call.clone()).await?;
     if operation.audit.is_some() && !call.is_audited() {
         // A change whose effect is not in the database, a command to a BMC for example.
@@ -266,7 +280,8 @@ fn choose(
     )))
 }
 
-fn permit(operation: &Operation, actor: &Actor) -> Result<(), ApiError> {
+/// Whether somebody may call an operation at all.
+pub(crate) fn permit(operation: &Operation, actor: &Actor) -> Result<(), ApiError> {
     match operation.who {
         Who::Anyone => Ok(()),
         Who::User => actor.user().map(|_| ()),

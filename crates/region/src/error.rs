@@ -34,6 +34,12 @@ pub enum ApiError {
     /// 409: the object is not in a state for this, or somebody else was faster.
     #[error("{0}")]
     Conflict(String),
+    /// 410: it was there, and is no longer.
+    #[error("{0}")]
+    Gone(String),
+    /// 412: the object is not the one that the caller has seen.
+    #[error("the object has changed")]
+    Precondition,
     /// 413.
     #[error("{0}")]
     TooLarge(String),
@@ -102,6 +108,11 @@ impl ApiError {
             Self::NotFound(s) => text(404, s),
             Self::Method(allow) => text(405, String::new()).header("Allow", allow),
             Self::Conflict(s) => text(409, s),
+            Self::Gone(s) => text(410, s),
+            Self::Precondition => text(
+                412,
+                "The object is not the one you have seen: read it again.".to_owned(),
+            ),
             Self::TooLarge(s) => text(413, s),
             Self::TooMany(s, after) => text(429, s).header("Retry-After", after.to_string()),
             Self::Unavailable(s, after) => text(503, s).header("Retry-After", after.to_string()),

@@ -11,6 +11,7 @@ use store::Tx;
 use crate::error::ApiError;
 use crate::event::{self, Kind};
 use crate::node::NodeRow;
+use crate::v1::operations;
 use crate::{interface, power, script, setting};
 
 /// Why and by whom a status changes.
@@ -152,6 +153,7 @@ pub async fn set_status(
     node.status = to.code();
     node.status_since = cause.at.0;
     node.status_expires = until.map(|t| t.0);
+    operations::moved(tx, node, to, cause).await?;
     node.touch(tx, cause.at).await
 }
 

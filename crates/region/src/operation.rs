@@ -213,6 +213,8 @@ pub struct Operation {
     pub audit: Option<&'static str>,
     /// The code.
     pub run: Run,
+    /// The operation that this one is another face of.
+    pub of: Option<&'static Operation>,
 }
 
 impl Operation {
@@ -231,6 +233,7 @@ impl Operation {
         success: 200,
         audit: None,
         run: |_| Box::pin(async { Err(ApiError::bug("an operation without code")) }),
+        of: None,
     };
 
     /// The name of the action in the describe document and on the command line.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use store::seal::Sealer;
 use store::timeline::Timeline;
 use store::{Db, Target};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +24,7 @@ use crate::rack_link::Hub;
 use crate::router::Router;
 use crate::script;
 use crate::table;
+use crate::v1::changes;
 
 /// The file with the keys of secrets, in the data directory.
 const KEY_FILE: &str = "secret.key";
@@ -62,6 +64,8 @@ pub struct Region {
     pub router: Router,
     /// Racks that are connected.
     pub hub: Hub,
+    /// Room for streams of changes.
+    pub streams: Arc<Semaphore>,
     /// The tasks that belong to it; [`Region::stop`] waits for them.
     pub tasks: TaskTracker,
     /// Ends its tasks.
@@ -106,6 +110,7 @@ impl Region {
             attempts: Attempts::default(),
             router: Router::new(&table),
             hub: Hub::default(),
+            streams: Arc::new(Semaphore::new(changes::MAX_STREAMS)),
             queries: Mutex::default(),
             next_query: AtomicI64::new(-1),
             tasks: TaskTracker::new(),

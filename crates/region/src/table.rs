@@ -1,11 +1,14 @@
 //! All operations, gathered from the files of their nouns.
 
+use std::sync::OnceLock;
+
 use crate::operation::Operation;
+use crate::v1;
 
 /// Every operation of the product.
 #[must_use]
 pub fn all() -> Vec<&'static Operation> {
-    [
+    let mut table: Vec<&'static Operation> = [
         crate::account::OPERATIONS,
         crate::bcache::OPERATIONS,
         crate::bcache_cache_set::OPERATIONS,
@@ -63,6 +66,9 @@ pub fn all() -> Vec<&'static Operation> {
         crate::sync_progress::OPERATIONS,
         crate::tag::OPERATIONS,
         crate::user::OPERATIONS,
+        crate::v1::changes::OPERATIONS,
+        crate::v1::openapi::OPERATIONS,
+        crate::v1::operations::OPERATIONS,
         crate::version::OPERATIONS,
         crate::vlan::ops::OPERATIONS,
         crate::vmfs_datastore::OPERATIONS,
@@ -71,5 +77,10 @@ pub fn all() -> Vec<&'static Operation> {
     ]
     .into_iter()
     .flatten()
-    .collect()
+    .collect();
+    table.extend(SECOND_FACE.get_or_init(|| v1::derive(&table)));
+    table
 }
+
+/// What follows from the table for our own face: made once, as it lives as long as the process.
+static SECOND_FACE: OnceLock<Vec<&'static Operation>> = OnceLock::new();

@@ -172,6 +172,32 @@ impl Tx {
         Ok(self.read_feed(at).await?.0)
     }
 
+    /// Whether one of some objects (a JSON list of their names) changed after a position, as far as this
+    /// transaction sees.
+    ///
+    /// # Errors
+    /// When the statement fails.
+    pub async fn changed_after(&mut self, at: Position, objects: &str) -> Result<bool, StoreError> {
+        let (found,) = match self.engine() {
+            Engine::Sqlite => crate::one!(
+                self,
+                (i64,),
+                "SELECT EXISTS (SELECT 1 FROM change_feed WHERE seq > $1 AND object IN @texts($2))",
+                at.seq,
+                objects
+            )?,
+            Engine::Postgres => crate::one!(
+                self,
+                (i64,),
+                "SELECT EXISTS (SELECT 1 FROM change_feed WHERE (xact, seq) > ($1, $2) AND object IN @texts($3))::int::bigint",
+                at.xact,
+                at.seq,
+                objects
+            )?,
+        };
+        Ok(found != 0)
+    }
+
     /// The changes, and whether more are held back.
     async fn read_feed(&mut self, at: Position) -> Result<(Vec<Change>, bool), StoreError> {
         let bounds = self.feed_bounds().await?;

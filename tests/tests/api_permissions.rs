@@ -636,6 +636,7 @@ const OTHERWISE: &[(&str, &str, &str, &str)] = &[
         "the reference names the way in; the tag itself asks for an administrator",
     ),
     ("DELETE", "tags/{}/", "", "as above"),
+    ("POST", "tags/{}/", "rebuild", "as above"),
     (
         "PUT",
         "zones/{}/",

@@ -18,8 +18,44 @@ fn machines(place: &Place) -> Vec<Value> {
     all.as_array().unwrap().clone()
 }
 
+/// An image, without which no architecture is known. Its content is nowhere: nobody fetches it here.
+async fn image(place: &Place) {
+    let target = store::Target::Sqlite(place.data().join("steelyard.db"));
+    let db = store::Db::open(&store::Options::new(target)).await.unwrap();
+    db.write(|tx| {
+        Box::pin(async move {
+            let (id,) = store::one!(
+                tx,
+                (i64,),
+                "INSERT INTO boot_resource (rtype, name, architecture, extra, created, updated) \
+                 VALUES (0, 'ubuntu/noble', 'amd64/generic', '{\"subarches\": \"generic\"}', 0, 0) RETURNING id"
+            )?;
+            let (set,) = store::one!(
+                tx,
+                (i64,),
+                "INSERT INTO boot_resource_set (resource_id, version, label, created) VALUES ($1, '20260101', 'stable', 0) RETURNING id",
+                id
+            )?;
+            for kind in ["boot-kernel", "boot-initrd", "squashfs"] {
+                store::exec!(
+                    tx,
+                    "INSERT INTO boot_resource_file (set_id, filename, filetype, sha256, size) VALUES ($1, $2, $2, $2, 1000)",
+                    set,
+                    kind
+                )?;
+            }
+            Ok::<_, store::StoreError>(())
+        })
+    })
+    .await
+    .unwrap();
+    db.close().await;
+}
+
 fn logged_in(place: &Place) -> Up {
     let up = Up::start(place);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(image(place));
     let key = place.admin("admin");
     place.maas(&["login", "p", &up.url, &key]).ok();
     up

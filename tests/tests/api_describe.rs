@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::Value;
-use steelyard_tests::{Front, Reply};
+use steelyard_tests::Reply;
 
 /// The command that a client makes of a handler's name.
 fn command(handler: &str) -> String {

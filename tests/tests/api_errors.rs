@@ -148,7 +148,7 @@ steelyard_tests::front_test! {
         let node = f.node(&id, "ephemeral").await;
         let before = f.dump().await;
         let (mut missing, mut wrong) = (0, 0);
-        for o in f.region.table() {
+        for o in f.operations() {
             if matches!(o.body, Body::Raw(_)) {
                 continue;
             }
@@ -268,7 +268,7 @@ steelyard_tests::front_test! {
         let id = machine(f).await;
         let before = f.dump().await;
         let mut asked = 0;
-        for o in f.region.table() {
+        for o in f.operations() {
             if o.face == Face::Metadata || o.face == Face::Web || !o.uri.contains('{') || matches!(o.who, Who::Node) {
                 continue;
             }
@@ -280,8 +280,11 @@ steelyard_tests::front_test! {
                     fields.push((p.name, match p.name {
                         "mac_address" => "52:54:00:ff:ff:ff",
                         "mode" => "dhcp",
-                        _ if p.kind == Kind::Int => "1",
-                        _ => "x",
+                        _ => match p.kind {
+                            Kind::Int => "1",
+                            Kind::Choice(words) => words[0],
+                            _ => "x",
+                        },
                     }));
                 }
                 if o.op == Some("set_storage_layout") {
@@ -333,7 +336,7 @@ steelyard_tests::front_test! {
         assert!(reply.header("www-authenticate").starts_with("OAuth"), "{:?}", reply.headers);
         assert_eq!(f.admin.spoiled().get("users/?op=whoami").await.status, 401);
         // Every operation that is not open, without a key and with a spoiled one.
-        for o in f.region.table() {
+        for o in f.operations() {
             let path = o.uri.split('/').map(|s| match s {
                 "{version}" => "2012-03-01",
                 s if s.starts_with('{') => id.as_str(),
@@ -342,7 +345,7 @@ steelyard_tests::front_test! {
             let path = format!("{}{}", o.face.prefix().trim_start_matches("/MAAS"), path.collect::<Vec<_>>().join("/"));
             let method: Method = o.method.word().parse().expect("a method");
             if !o.is_anonymous() {
-                let open = f.region.table().iter().any(|x| x.uri == o.uri && x.face == o.face && x.method == o.method && x.op == o.op && x.is_anonymous());
+                let open = f.operations().iter().any(|x| x.uri == o.uri && x.face == o.face && x.method == o.method && x.op == o.op && x.is_anonymous());
                 let reply = f.nobody().call(method.clone(), &path, o.op, &[]).await;
                 assert!(open || asks_for_a_key(&reply), "{o:?}: {} {}", reply.status, reply.text());
             }
@@ -402,7 +405,7 @@ steelyard_tests::front_test! {
         let large = vec![b'a'; region::operation::MAX_FORM + 1];
         drop(send("zones/", "application/x-www-form-urlencoded", large).await.expect(413));
         let id = machine(f).await;
-        let limit = f.region.table().iter().find_map(|o| match o.body {
+        let limit = f.operations().iter().find_map(|o| match o.body {
             Body::Raw(n) if o.uri == "status/{system_id}" => Some(n),
             _ => None,
         });

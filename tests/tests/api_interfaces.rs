@@ -293,7 +293,7 @@ steelyard_tests::front_test! {
         drop(link(&bond, &g.subnet, "10.1.0.9").await);
         drop(link(&bridge, &far, "10.7.0.9").await);
         f.equip(&g.system_id).await;
-        drop(f.image("ubuntu/jammy").await);
+        f.image("ubuntu/jammy").await;
         f.write({
             let system_id = g.system_id.clone();
             move |tx| {

@@ -465,7 +465,7 @@ async fn walk(f: &Front) -> (BTreeMap<Key, Vec<u16>>, Missing) {
     let mut before = f.dump().await;
     let mut seen = BTreeMap::new();
     let mut missing = Missing::new();
-    for &o in f.region.table() {
+    for o in f.operations() {
         if seen.contains_key(&key(o)) {
             continue;
         }
@@ -506,11 +506,12 @@ async fn walk(f: &Front) -> (BTreeMap<Key, Vec<u16>>, Missing) {
             assert!(reply.status < 500 || reply.status == 503, "{what}");
             let accepted = reply.status < 400;
             // The operation that this caller reached: there may be one for nobody and one for the others.
-            let declared = f.region.table().iter().filter(|other| key(other) == key(o));
+            let all = f.operations();
+            let declared = all.iter().filter(|other| key(other) == key(o));
             let audited = declared
                 .filter(|d| {
                     d.is_anonymous() == (caller == NOBODY)
-                        || f.region.table().iter().filter(|x| key(x) == key(o)).count() == 1
+                        || f.operations().iter().filter(|x| key(x) == key(o)).count() == 1
                 })
                 .any(|d| d.audit.is_some());
             let expected = i64::from(accepted && audited);

@@ -383,7 +383,7 @@ steelyard_tests::front_test! {
         drop(a.op(&format!("{at}interfaces/{port}/"), "link_subnet", &link).await.good());
         drop(a.op(&format!("{at}interfaces/{port}/"), "add_tag", &[("tag", "a-tag")]).await.good());
         let (disk, partition, results) = f.equip(&id).await;
-        let tagged = a.op("tags/a-tag/", "update_nodes", &[("add", &id)]).await.good();
+        drop(a.op("tags/a-tag/", "update_nodes", &[("add", &id)]).await.good());
         f.put_into(&id, Status::Allocated, Some("admin")).await;
         drop(a.op(&format!("machines/{id}/"), "set_workload_annotations", &[("k", "v")]).await.good());
         let key = a.create("account/prefs/sshkeys/", &[("key", &steelyard_tests::front::ssh_key())]).await.good();

@@ -2,7 +2,7 @@
 //! they are refused with "try again".
 
 use metal::status::Status;
-use steelyard_tests::{Client, Front};
+use steelyard_tests::Client;
 
 /// Machines that report at the same time.
 const MACHINES: usize = 48;

@@ -62,6 +62,7 @@ steelyard_tests::front_test! {
         let id = machine["system_id"].as_str().expect("an id").to_owned();
         f.put_into(&id, metal::status::Status::Deployed, Some("owner")).await;
         let at = format!("machines/{id}/");
+        #[allow(clippy::type_complexity)] // a table
         let cases: [(&Client, Method, &str, &str, &str, (&str, &str, i64, &str)); 8] = [
             (&f.admin, Method::POST, "tags/", "a test", "name=a-tag&comment=nothing", ("TAG", "admin", 0, "create tags/ name=a-tag")),
             (&f.admin, Method::POST, "maas/?op=set_config", "maascli 3", "name=kernel_opts&value=quiet", ("SETTINGS", "admin", 2, "set_config maas/ name=kernel_opts")),

@@ -149,7 +149,8 @@ steelyard_tests::front_test! {
         let before = f.dump().await;
         let (mut missing, mut wrong) = (0, 0);
         for o in f.operations() {
-            if matches!(o.body, Body::Raw(_)) {
+            // Our own face has a form of its own for this.
+            if matches!(o.body, Body::Raw(_)) || o.face == Face::V1 {
                 continue;
             }
             let nobody = f.nobody();

@@ -31,13 +31,13 @@ steelyard_tests::front_test! {
             let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
             line.unwrap_or_else(|| panic!("{name} is not in:\n{text}")).to_owned()
         };
-        let before = page(&f, "/metrics").await.expect(200);
+        let before = page(f, "/metrics").await.expect(200);
         assert_eq!(before.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
         assert_eq!(value(&before.text(), "maas_machines{status=\"new\"}"), "0");
         drop(f.machine(&[]).await);
         drop(f.machine(&[]).await);
         drop(f.admin.create("fabrics/", &[]).await.good());
-        let after = page(&f, "/metrics").await.text();
+        let after = page(f, "/metrics").await.text();
         assert_eq!(value(&after, "maas_machines{status=\"new\"}"), "2");
         assert_eq!(value(&after, "maas_nodes{type=\"machine\"}"), "2");
         assert_eq!(value(&after, "maas_machine_arches{arches=\"amd64/generic\"}"), "2");
@@ -55,32 +55,32 @@ steelyard_tests::front_test! {
     }
 
     async fn a_region_is_ready_until_it_stops(f: Front) {
-        assert_eq!(page(&f, "/healthz").await.expect(200).text(), "ok\n");
-        assert_eq!(page(&f, "/readyz").await.expect(200).text(), "ready\n");
+        assert_eq!(page(f, "/healthz").await.expect(200).text(), "ok\n");
+        assert_eq!(page(f, "/readyz").await.expect(200).text(), "ready\n");
         f.region.db.close().await;
-        let reply = page(&f, "/readyz").await.expect(503);
+        let reply = page(f, "/readyz").await.expect(503);
         assert_eq!(reply.text(), "the database does not answer\n");
-        assert_eq!(page(&f, "/healthz").await.expect(200).text(), "ok\n", "it lives all the same");
+        assert_eq!(page(f, "/healthz").await.expect(200).text(), "ok\n", "it lives all the same");
     }
 
     async fn passwords_cannot_be_tried_without_end(f: Front) {
-        drop(log_in(&f, ADMIN.0, ADMIN.1).await.expect(200));
+        drop(log_in(f, ADMIN.0, ADMIN.1).await.expect(200));
         for _ in 0..PER_NAME {
-            drop(log_in(&f, ADMIN.0, "wrong").await.expect(403));
+            drop(log_in(f, ADMIN.0, "wrong").await.expect(403));
         }
         // The right one does not help any more, for a while.
-        let refused = log_in(&f, ADMIN.0, ADMIN.1).await.expect(429);
+        let refused = log_in(f, ADMIN.0, ADMIN.1).await.expect(429);
         let wait: u32 = refused.header("retry-after").parse().expect("seconds");
         assert!((1..=300).contains(&wait), "{wait}");
         assert!(refused.text().contains("Too many log-ins"), "{}", refused.text());
         // Nobody else has to wait, and keys go on working.
         drop(f.user("eva").await);
-        drop(log_in(&f, "eva", "another password").await.expect(200));
+        drop(log_in(f, "eva", "another password").await.expect(200));
         assert_eq!(f.admin.ask("users/", "whoami", &[]).await.good()["username"], "admin");
         // Then the address has to.
         for n in PER_NAME..PER_ADDRESS {
-            drop(log_in(&f, &format!("nobody-{n}"), "wrong").await.expect(403));
+            drop(log_in(f, &format!("nobody-{n}"), "wrong").await.expect(403));
         }
-        drop(log_in(&f, "eva", "another password").await.expect(429));
+        drop(log_in(f, "eva", "another password").await.expect(429));
     }
 }

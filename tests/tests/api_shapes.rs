@@ -383,7 +383,7 @@ steelyard_tests::front_test! {
         drop(a.op(&format!("{at}interfaces/{port}/"), "link_subnet", &link).await.good());
         drop(a.op(&format!("{at}interfaces/{port}/"), "add_tag", &[("tag", "a-tag")]).await.good());
         let (disk, partition, results) = f.equip(&id).await;
-        drop(a.op("tags/a-tag/", "update_nodes", &[("add", &id)]).await.good());
+        let update = a.op("tags/a-tag/", "update_nodes", &[("add", &id)]).await.good();
         f.put_into(&id, Status::Allocated, Some("admin")).await;
         drop(a.op(&format!("machines/{id}/"), "set_workload_annotations", &[("k", "v")]).await.good());
         let key = a.create("account/prefs/sshkeys/", &[("key", &steelyard_tests::front::ssh_key())]).await.good();
@@ -483,7 +483,7 @@ steelyard_tests::front_test! {
             ("zone", "zone", zone),
             ("resourcepool", "pool", pool),
             ("tag", "tag", tag),
-            ("tag_update_nodes", "tag, update_nodes", tagged),
+            ("tag_update_nodes", "tag, update_nodes", update),
             ("sshkey", "sshkey", key),
             ("account_create_token", "token, created", token),
             ("account_token", "tokens", get("account/?op=list_authorisation_tokens".into()).await),
@@ -495,10 +495,10 @@ steelyard_tests::front_test! {
             ("rackcontroller", "rack controller", get(format!("rackcontrollers/{rack}/")).await),
             ("domain", "domain", get("domains/0/".into()).await),
             ("dnsresource", "name", get(format!("dnsresources/{}/", host["id"])).await),
-            ("dnsresourcerecord", "records", get("dnsresourcerecords/".into()).await),
+            ("dnsresourcerecord", "records", get("dnsresourcerecords/".into()).await[0].clone()),
             ("dhcp_snippet", "snippet of a node", snippet),
             ("dhcp_snippet", "snippet of a subnet", of_subnet),
-            ("package_repository", "repositories", get("package-repositories/".into()).await),
+            ("package_repository", "repositories", get("package-repositories/".into()).await[0].clone()),
             ("notification", "notification", told),
             ("license_key", "licence key", licence),
             ("file", "file", get("files/a-file/".into()).await),

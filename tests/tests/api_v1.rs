@@ -21,7 +21,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Error>, status: u16) -> api::Pr
     match result {
         Err(Error::Refused(p)) => {
             assert_eq!(p.status, status, "{p:?}");
-            p
+            *p
         }
         other => panic!("not refused with {status}: {other:?}"),
     }

@@ -31,7 +31,7 @@ const WAIT_S: u32 = 30;
 pub enum Error {
     /// The region refused.
     #[error("{} ({})", .0.detail, .0.status)]
-    Refused(Problem),
+    Refused(Box<Problem>),
     /// The region could not be reached, or the connection broke.
     #[error("the region cannot be reached")]
     Http(#[from] reqwest::Error),
@@ -132,15 +132,14 @@ impl Client {
             return Ok(response);
         }
         let body = response.bytes().await?;
-        Err(Error::Refused(
-            serde_json::from_slice(&body).unwrap_or_else(|_| Problem {
-                kind: "about:blank".to_owned(),
-                title: status.canonical_reason().unwrap_or("").to_owned(),
-                status: status.as_u16(),
-                detail: String::from_utf8_lossy(&body).into_owned(),
-                errors: serde_json::Map::default(),
-            }),
-        ))
+        let problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem {
+            kind: "about:blank".to_owned(),
+            title: status.canonical_reason().unwrap_or("").to_owned(),
+            status: status.as_u16(),
+            detail: String::from_utf8_lossy(&body).into_owned(),
+            errors: serde_json::Map::default(),
+        });
+        Err(Error::Refused(Box::new(problem)))
     }
 
     async fn json<T: DeserializeOwned>(response: Response) -> Result<T, Error> {

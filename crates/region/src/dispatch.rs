@@ -170,6 +170,8 @@ async fn answer(region: &Arc<Region>, incoming: Incoming) -> Result<Answer, ApiE
         .ok_or_else(unknown)?;
     let mut args = Args::default();
     args.push_urlencoded(target.query)?;
+    // What the query says goes before what the body says.
+    let in_query = args.filled("op").map(str::to_owned);
     let raw = found
         .operations
         .iter()
@@ -183,6 +185,7 @@ async fn answer(region: &Arc<Region>, incoming: Incoming) -> Result<Answer, ApiE
     let op = target
         .op
         .clone()
+        .or(in_query)
         .or_else(|| args.filled("op").map(str::to_owned));
 
     let oauth = incoming

@@ -172,30 +172,18 @@ impl Tx {
         Ok(self.read_feed(at).await?.0)
     }
 
-    /// Whether one of some objects (a JSON list of their names) changed after a position, as far as this
-    /// transaction sees.
+    /// How many changes of some objects (a JSON list of their names) this transaction sees, and the number of the
+    /// last: another answer later says that one of them changed meanwhile.
     ///
     /// # Errors
     /// When the statement fails.
-    pub async fn changed_after(&mut self, at: Position, objects: &str) -> Result<bool, StoreError> {
-        let (found,) = match self.engine() {
-            Engine::Sqlite => crate::one!(
-                self,
-                (i64,),
-                "SELECT EXISTS (SELECT 1 FROM change_feed WHERE seq > $1 AND object IN @texts($2))",
-                at.seq,
-                objects
-            )?,
-            Engine::Postgres => crate::one!(
-                self,
-                (i64,),
-                "SELECT EXISTS (SELECT 1 FROM change_feed WHERE (xact, seq) > ($1, $2) AND object IN @texts($3))::int::bigint",
-                at.xact,
-                at.seq,
-                objects
-            )?,
-        };
-        Ok(found != 0)
+    pub async fn changes_of(&mut self, objects: &str) -> Result<(i64, i64), StoreError> {
+        crate::one!(
+            self,
+            (i64, i64),
+            "SELECT COUNT(*), COALESCE(MAX(seq), 0) FROM change_feed WHERE object IN @texts($1)",
+            objects
+        )
     }
 
     /// The changes, and whether more are held back.

@@ -420,6 +420,18 @@ async fn filesystem(call: Call, step: filesystem::Step) -> Result<Answer, ApiErr
 async fn set_boot_disk(call: Call) -> Result<Answer, ApiError> {
     call.write(|tx, call| {
         Box::pin(async move {
+            // A disk of another machine is none of this one's, whatever state this one is in.
+            let known = store::opt!(
+                tx,
+                (i64,),
+                "SELECT b.id FROM block_device b JOIN node n ON n.id = b.node_id \
+                 WHERE n.system_id = $1 AND (b.name = $2 OR CAST(b.id AS TEXT) = $2)",
+                call.path("system_id"),
+                call.path("id")
+            )?;
+            if known.is_none() {
+                return Err(ApiError::missing("BlockDevice"));
+            }
             let (node, s) = target(tx, &call, Action::Admin, "set as boot disk").await?;
             let d = change::disk(&s, call.path("id"))?;
             if d.r#type != "physical" {

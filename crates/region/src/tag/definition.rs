@@ -219,9 +219,12 @@ async fn ask(
     Ok(Some(last))
 }
 
+/// What a machine's scripts printed: `lshw` and LLDP.
+type Listings = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// Which tag is on which machine: (node, tag, whether).
 fn judge(tags: &[(i64, Expression)], found: Vec<Found>) -> Vec<(i64, i64, bool)> {
-    let mut listings: HashMap<i64, (Option<Vec<u8>>, Option<Vec<u8>>)> = HashMap::new();
+    let mut listings: HashMap<i64, Listings> = HashMap::new();
     let mut order = Vec::new();
     for f in found {
         if order.last() != Some(&f.id) {

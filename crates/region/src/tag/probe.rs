@@ -73,10 +73,8 @@ fn graft(doc: &mut Document, below: NodeId, xml: &[u8], prefix: &str, outer: Out
                     open.push(id);
                 }
             }
-            Event::End(_) => {
-                if open.len() > 1 {
-                    open.pop();
-                }
+            Event::End(_) if open.len() > 1 => {
+                open.pop();
             }
             Event::Text(t) if open.len() > 1 && !t.trim().is_empty() => doc.text(parent, &t),
             Event::CData(t) if open.len() > 1 => doc.text(parent, &t),

@@ -4,7 +4,6 @@ use metal::operation::Kind as Long;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use store::Tx;
-use store::feed::Position;
 
 use crate::answer::{Answer, Content};
 use crate::call::Call;
@@ -18,8 +17,8 @@ const ATTEMPTS: usize = 4;
 /// What a conditional write rests on: the object has not changed since.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// The feed when the object was read.
-    pub since: Position,
+    /// Its changes when it was read: how many, and the last.
+    pub seen: (i64, i64),
     /// The object's names in the feed, as a JSON list.
     pub objects: String,
 }
@@ -30,7 +29,7 @@ impl Guard {
     /// # Errors
     /// [`ApiError::Precondition`] when the object changed meanwhile.
     pub async fn check(&self, tx: &mut Tx) -> Result<(), ApiError> {
-        if tx.changed_after(self.since, &self.objects).await? {
+        if tx.changes_of(&self.objects).await? != self.seen {
             return Err(ApiError::Precondition);
         }
         Ok(())
@@ -80,21 +79,24 @@ pub async fn guarded(
         })
         .copied()
         .ok_or(ApiError::Precondition)?;
-    for _ in 0..ATTEMPTS {
-        let since = {
-            let mut tx = call.read().await?;
-            tx.feed_position().await?
-        };
+    let current = async || -> Result<Value, ApiError> {
         let answer = dispatch::run(call.second(reader, None, None)).await?;
-        let Content::Json(value) = answer.content else {
-            return Err(ApiError::Precondition);
-        };
-        if !matches(&wanted, &self::of(&value)) {
-            return Err(ApiError::Precondition);
+        match answer.content {
+            Content::Json(value) if matches(&wanted, &self::of(&value)) => Ok(value),
+            _ => Err(ApiError::Precondition),
         }
+    };
+    // What the feed calls it is known from the object alone.
+    let objects = objects(call, &current().await?);
+    for _ in 0..ATTEMPTS {
+        let seen = {
+            let mut tx = call.read().await?;
+            tx.changes_of(&objects).await?
+        };
+        current().await?;
         let guard = Guard {
-            since,
-            objects: objects(call, &value),
+            seen,
+            objects: objects.clone(),
         };
         let inner = call.second(of, Some(guard), long);
         match dispatch::run(inner.clone()).await {

@@ -156,7 +156,10 @@ fn holds(value: &Value, path: &[String], wanted: &str) -> bool {
             Value::String(s) => s == wanted,
             Value::Null => wanted == "null",
             Value::Array(list) => list.iter().any(|v| holds(v, path, wanted)),
-            other => other.to_string() == wanted,
+            other => {
+                let text = other.to_string();
+                text == wanted
+            }
         };
     };
     match value {

@@ -149,7 +149,7 @@ fn json_on_standard_input_is_a_list_too_and_what_the_server_refuses_is_told() {
     assert_eq!(done.code, 1, "{done:?}");
     assert!(lines[0].starts_with("entry 1: failed: "), "{done:?}");
     assert!(
-        lines[0].contains("no-such-pool") && lines[0].ends_with("(400)"),
+        lines[0].contains("pool: ") && lines[0].ends_with("(400)"),
         "{done:?}"
     );
     assert!(lines[1].ends_with("was added"), "{done:?}");

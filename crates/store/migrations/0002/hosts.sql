@@ -16,3 +16,6 @@ CREATE TABLE operation (
 ) @strict;
 CREATE INDEX operation_of_node ON operation (node_id, state);
 CREATE INDEX operation_of_user ON operation (user_id, id);
+
+-- A conditional write asks whether its object changed.
+CREATE INDEX change_feed_object ON change_feed (object);

@@ -30,7 +30,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Error>, status: u16) -> api::Pr
 steelyard_tests::front_test! {
     /// Every object once, whatever the size of the pages, also when some are deleted meanwhile.
     async fn pages_show_every_object_once(f: Front) {
-        let admin = of(&f, "admin").await;
+        let admin = of(f, "admin").await;
         for i in 0..25 {
             let name = format!("zone{i:02}");
             drop(admin.create::<Zone>(&json!({ "name": name })).await.expect("a zone"));
@@ -61,7 +61,7 @@ steelyard_tests::front_test! {
 steelyard_tests::front_test! {
     /// Filters, fields and counts; what is misspelled is told, not passed over.
     async fn lists_are_filtered_counted_and_sparse(f: Front) {
-        let admin = of(&f, "admin").await;
+        let admin = of(f, "admin").await;
         drop(admin.create::<Zone>(&json!({ "name": "east" })).await.expect("a zone"));
         let a = f.machine(&[("hostname", "a"), ("zone", "east")]).await;
         let id = a["system_id"].as_str().expect("an id").to_owned();
@@ -89,7 +89,7 @@ steelyard_tests::front_test! {
 steelyard_tests::front_test! {
     /// A write under a tag goes through once; who comes later reads again.
     async fn a_write_under_an_old_tag_changes_nothing(f: Front) {
-        let admin = of(&f, "admin").await;
+        let admin = of(f, "admin").await;
         drop(admin.create::<Zone>(&json!({ "name": "z", "description": "one" })).await.expect("a zone"));
         let seen = admin.get::<Zone>("z").await.expect("a zone");
         let new = admin.update::<Zone>("z", Some(&seen.tag), &json!({ "description": "two" })).await.expect("nobody was faster");
@@ -118,7 +118,7 @@ steelyard_tests::front_test! {
 steelyard_tests::front_test! {
     /// What was begun is an object: it runs, it can be cancelled, it ends with its machine.
     async fn operations_are_watched_and_cancelled(f: Front) {
-        let admin = of(&f, "admin").await;
+        let admin = of(f, "admin").await;
         let m = f.machine(&[("hostname", "m")]).await;
         let id = m["system_id"].as_str().expect("an id").to_owned();
         f.equip(&id).await;
@@ -140,7 +140,7 @@ steelyard_tests::front_test! {
 
         // Others do not see it, and there is no such thing as an operation of somebody else.
         drop(f.user("somebody").await);
-        let somebody = of(&f, "somebody").await;
+        let somebody = of(f, "somebody").await;
         refused(somebody.operation(begun.id).await, 404);
         refused(somebody.cancel(begun.id).await, 404);
         let all = f.admin.get("/api/v1/operations").await.good();
@@ -155,7 +155,7 @@ steelyard_tests::front_test! {
 steelyard_tests::front_test! {
     /// One refusal does not keep the others, and each is told.
     async fn bulk_has_a_result_for_each(f: Front) {
-        let admin = of(&f, "admin").await;
+        let admin = of(f, "admin").await;
         let mut ids = Vec::new();
         for i in 0..3 {
             let m = f.machine(&[("hostname", &format!("m{i}"))]).await;
@@ -176,7 +176,7 @@ steelyard_tests::front_test! {
         refused(admin.bulk::<Machine>(&Bulk { ids: vec!["x".into(); 1001], ..bulk }).await, 400);
         // Permissions are asked for each.
         drop(f.user("somebody").await);
-        let somebody = of(&f, "somebody").await;
+        let somebody = of(f, "somebody").await;
         let bulk = Bulk { action: "delete".into(), ids: vec![ids[0].clone(), ids[1].clone()], parameters: serde_json::Map::new() };
         let statuses: Vec<u16> = somebody.bulk::<Machine>(&bulk).await.expect("a result").items.iter().map(|i| i.status).collect();
         assert!(statuses.iter().all(|s| matches!(s, 403 | 404)), "{statuses:?}");
@@ -202,7 +202,7 @@ async fn change(stream: &mut client::Changes, noun: &str) -> api::Change {
 steelyard_tests::front_test! {
     /// Nothing is missed between a position and the next; others' machines are not told of.
     async fn the_stream_of_changes_goes_on_where_it_was_left(f: Front) {
-        let admin = of(&f, "admin").await;
+        let admin = of(f, "admin").await;
         let since = admin.position().await.expect("a position");
         let mut stream = admin.changes(&since).await.expect("a stream");
         drop(admin.create::<Zone>(&json!({ "name": "a" })).await.expect("a zone"));
@@ -218,7 +218,7 @@ steelyard_tests::front_test! {
         assert_eq!(change(&mut stream, "zone").await, second);
 
         drop(f.user("somebody").await);
-        let somebody = of(&f, "somebody").await;
+        let somebody = of(f, "somebody").await;
         let theirs = f.machine(&[]).await["system_id"].as_str().expect("an id").to_owned();
         let free = f.machine(&[]).await["system_id"].as_str().expect("an id").to_owned();
         f.put_into(&theirs, Status::Deployed, Some("admin")).await;
@@ -261,7 +261,7 @@ steelyard_tests::front_test! {
         assert_eq!((nobody.status, nobody.header("content-type")), (401, "application/problem+json"));
         let lost = f.admin.get("/api/v1/zones/nowhere").await;
         assert_eq!((lost.status, lost.header("content-type")), (404, "application/problem+json"));
-        let admin = of(&f, "admin").await;
+        let admin = of(f, "admin").await;
         let seen = admin.get::<Zone>("default").await.expect("the default zone");
         assert!(seen.tag.starts_with('"'));
         let made = {

@@ -1,21 +1,12 @@
 //! `ipmitool` and FreeIPMI against our BMC.
 
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
 
 use crate::PROGRAM_LIMIT;
 use crate::udp::Server;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use wire_ipmi::bmc::{BmcAction, BmcConfig, User};
-use wire_ipmi::client::{
-    BootOnce, BootType, Config, Driver, Goal, IpmiError, Login, OffMode, Outcome, PasswordEvidence,
-    Step, SuiteChoice, Timing, Warning, Workarounds,
-};
-use wire_ipmi::command::{BootDevice, BootFlags, ChassisControl, Power, Privilege};
-use wire_ipmi::packet::AuthType;
+use wire_ipmi::command::{BootDevice, BootFlags, ChassisControl, Privilege};
 use wire_ipmi::{Secret, Suite};
 
 fn bmc() -> BmcConfig {

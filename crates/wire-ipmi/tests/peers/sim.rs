@@ -9,12 +9,11 @@ use std::time::Duration;
 use crate::config;
 use crate::udp::call;
 use tokio::process::{Child, Command};
-use wire_ipmi::bmc::{BmcAction, BmcConfig, User};
 use wire_ipmi::client::{
     BootOnce, BootType, Config, Driver, Goal, IpmiError, Login, OffMode, Outcome, PasswordEvidence,
     Step, SuiteChoice, Timing, Warning, Workarounds,
 };
-use wire_ipmi::command::{BootDevice, BootFlags, ChassisControl, Power, Privilege};
+use wire_ipmi::command::{BootDevice, ChassisControl, Power, Privilege};
 use wire_ipmi::packet::AuthType;
 use wire_ipmi::{Secret, Suite};
 

@@ -491,7 +491,7 @@ async fn addresses(call: Call) -> Result<Answer, ApiError> {
     let leases = store::all!(
         tx,
         AddressRow,
-        "SELECT l.ip, 6 AS alloc_type, l.updated AS created, l.updated, NULL AS username, n.system_id, n.hostname, d.name AS domain, \
+        "SELECT l.ip, CAST(6 AS BIGINT) AS alloc_type, l.updated AS created, l.updated, NULL AS username, n.system_id, n.hostname, d.name AS domain, \
          n.node_type, i.name AS interface FROM lease l LEFT JOIN interface i ON i.mac = l.mac AND i.type = 'physical' \
          LEFT JOIN node n ON n.id = i.node_id LEFT JOIN domain d ON d.id = n.domain_id WHERE l.subnet_id = $1 AND l.until > $2 ORDER BY l.ip",
         s.id,

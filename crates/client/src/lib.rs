@@ -1,10 +1,12 @@
 //! A client of `/MAAS/api/v1/` with the types of [`api`].
 //!
-//!     let client = Client::new("http://region:5240/MAAS", "consumer:token:secret")?;
-//!     let mut machines = client.list::<Machine>(&[("status", "ready")]);
-//!     while let Some(machine) = machines.next().await? { … }
-//!     let operation = client.act::<Machine>(&id, "deploy", &json!({})).await?;
-//!     let ended = client.wait(operation.id).await?;
+//! ```text
+//! let client = Client::new("http://region:5240/MAAS", "consumer:token:secret")?;
+//! let mut machines = client.list::<Machine>(&[("status", "ready")]);
+//! while let Some(machine) = machines.next().await? { … }
+//! let operation = client.act::<Machine>(&id, "deploy", &json!({})).await?;
+//! let ended = client.wait(operation.id).await?;
+//! ```
 //!
 //! It knows nothing of regions or databases. Start reading at [`Client`].
 

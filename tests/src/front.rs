@@ -219,6 +219,15 @@ impl Front {
         self.region.table().iter().filter(own).copied().collect()
     }
 
+    /// The engine of its database.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        match self.database {
+            Target::Postgres(_) => Engine::Postgres,
+            Target::Sqlite(_) => Engine::Sqlite,
+        }
+    }
+
     /// The API without credentials.
     #[must_use]
     pub fn nobody(&self) -> Client {

@@ -458,14 +458,33 @@ fn key(o: &Operation) -> Key {
 /// Operations that say that something is not built yet, with what.
 type Missing = BTreeMap<(&'static str, &'static str, &'static str), String>;
 
+/// Operations that are called on one database.
+const OPERATIONS_PER_DATABASE: usize = 25;
+
 /// What each operation answers to each caller.
 async fn walk(f: &Front) -> (BTreeMap<Key, Vec<u16>>, Missing) {
+    let mut seen = BTreeMap::new();
+    let mut missing = Missing::new();
+    // The whole database is looked at after each call, and every change lays new ground: with a new database now
+    // and then it stays small.
+    for some in f.operations().chunks(OPERATIONS_PER_DATABASE) {
+        let f = Front::start(f.engine()).await;
+        part(&f, some, &mut seen, &mut missing).await;
+    }
+    (seen, missing)
+}
+
+/// The same for some of the operations, on a database of their own.
+async fn part(
+    f: &Front,
+    operations: &[&'static Operation],
+    seen: &mut BTreeMap<Key, Vec<u16>>,
+    missing: &mut Missing,
+) {
     let (user, owner) = (f.user("user").await, f.user("owner").await);
     let mut ground = Ground::new(f, &user, &owner).await;
     let mut before = f.dump().await;
-    let mut seen = BTreeMap::new();
-    let mut missing = Missing::new();
-    for o in f.operations() {
+    for &o in operations {
         if seen.contains_key(&key(o)) {
             continue;
         }
@@ -535,7 +554,6 @@ async fn walk(f: &Front) -> (BTreeMap<Key, Vec<u16>>, Missing) {
         }
         seen.insert(key(o), row);
     }
-    (seen, missing)
 }
 
 /// Compares what is not built yet with the list.

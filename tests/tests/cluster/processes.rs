@@ -214,6 +214,7 @@ impl RegionProcess {
     }
 
     /// Starts another region on the database of this one.
+    #[cfg(feature = "peers")]
     pub async fn another(&self, place: &Place, name: &str) -> Self {
         let mut other = Self::new(place, name, self.process.database.clone());
         let key = |r: &Self| r.process.data.join("secret.key");
@@ -288,6 +289,7 @@ impl RegionProcess {
     }
 
     /// Racks that are connected to it, as it last said.
+    #[cfg(feature = "peers")]
     pub fn racks(&self) -> usize {
         self.process.running()["racks"]
             .as_array()

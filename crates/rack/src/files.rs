@@ -23,6 +23,7 @@ use crate::cache::{self, Cache, CacheError};
 use crate::loaders::Loaders;
 use crate::namespace::{Ask, HASH_DIGITS, Loader, Who, parse};
 use crate::shared::Shared;
+use crate::spool::Spool;
 
 /// How a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +66,7 @@ struct Inner {
     shared: Shared,
     cache: Cache,
     loaders: Loaders,
+    spool: Spool,
     http_port: u16,
 }
 
@@ -212,12 +214,19 @@ impl Files {
     /// The namespace over the shared snapshot. `http_port` is where this rack serves HTTP, for URLs in
     /// configurations.
     #[must_use]
-    pub fn new(shared: Shared, cache: Cache, loaders: Loaders, http_port: u16) -> Self {
+    pub fn new(
+        shared: Shared,
+        cache: Cache,
+        loaders: Loaders,
+        spool: Spool,
+        http_port: u16,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 shared,
                 cache,
                 loaders,
+                spool,
                 http_port,
             }),
         }
@@ -288,6 +297,15 @@ impl Files {
                 leased,
             ),
         };
+        // What it said itself counts before the region, which may be away, has taken it.
+        let told = machine
+            .filter(|m| self.inner.spool.boots_disk(&m.macs))
+            .map(|m| {
+                let mut m = m.clone();
+                m.facts.netboot = false;
+                m
+            });
+        let machine = told.as_ref().or(machine);
         let arch = match who {
             Who::Default(arch) => arch.as_deref().or(implied_arch),
             Who::Mac(_) | Who::Uuid(_) if machine.is_none() => {
@@ -334,24 +352,25 @@ impl Files {
         for text in words {
             shared.note(entry(What::Note { text }));
         }
-        shared
-            .report(Report::BootConfig(BootConfig {
-                system_id: machine.map(|m| m.system_id.clone()),
-                mac,
-                ip: context.ip,
-                rack_ip: context.local,
-                method: method(
-                    loader,
-                    implied_arch,
-                    machine
-                        .and_then(|m| m.architecture.split('/').next())
-                        .or(arch),
-                )
-                .into(),
-                purpose: rendered.purpose,
-                at,
-            }))
-            .await;
+        let booted = Report::BootConfig(BootConfig {
+            system_id: machine.map(|m| m.system_id.clone()),
+            mac,
+            ip: context.ip,
+            rack_ip: context.local,
+            method: method(
+                loader,
+                implied_arch,
+                machine
+                    .and_then(|m| m.architecture.split('/').next())
+                    .or(arch),
+            )
+            .into(),
+            purpose: rendered.purpose,
+            at,
+        });
+        // Whose address this is, the machine's next requests hang on; where it cannot be kept, the machine
+        // boots all the same.
+        shared.report_stored(booted).await.ok();
         Ok(Opened::Rendered(rendered.text.into()))
     }
 

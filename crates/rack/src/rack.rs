@@ -222,7 +222,7 @@ impl Rack {
             }
         }
         let http_port = http_addresses.first().map_or(HTTP_PORT, SocketAddr::port);
-        let files = Files::new(shared.clone(), cache, loaders, http_port);
+        let files = Files::new(shared.clone(), cache, loaders, spool.clone(), http_port);
         if config.enable.http {
             Server::new(
                 files.clone(),

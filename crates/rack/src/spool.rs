@@ -6,9 +6,9 @@
 //! what the region has stored. A power cut can lose up to [`FLUSH_AFTER`] of timeline, nothing else.
 
 pub mod journal;
+pub mod kept;
 mod seal;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -17,14 +17,15 @@ use std::time::Duration;
 
 use link::message::{Batch, Report};
 use link::port::{LinkError, Region};
-use metal::SystemId;
 use metal::timeline::{Entry, What};
+use metal::{MacAddr, SystemId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::journal::{Durability, Journal, Waiting};
+use self::kept::{AllKept, Kept};
 use crate::files::now;
 use crate::shared::{Durable, Shared};
 
@@ -65,8 +66,10 @@ struct Inner {
     written: watch::Sender<u64>,
     /// The link as it is: the rack's id while it is up.
     link: watch::Sender<Option<SystemId>>,
-    /// Deliveries on disk per machine address.
-    passed: Mutex<HashMap<IpAddr, usize>>,
+    /// Deliveries on disk.
+    kept: Mutex<AllKept>,
+    /// Changes whenever some of them were taken by the region, and with the link.
+    delivered: watch::Sender<()>,
     limit: u64,
 }
 
@@ -77,9 +80,9 @@ impl Spool {
     /// When the disk fails.
     pub fn open(dir: PathBuf, limit: u64) -> io::Result<Self> {
         let (journal, left) = Journal::open(dir)?;
-        let mut passed = HashMap::new();
-        for client in left.passed_from {
-            *passed.entry(client).or_insert(0) += 1;
+        let mut kept = AllKept::default();
+        for one in left.kept {
+            kept.add(one);
         }
         if left.batches > 0 {
             tracing::info!(
@@ -91,7 +94,8 @@ impl Spool {
             journal: Mutex::new(journal),
             written: watch::channel(left.batches).0,
             link: watch::channel(None).0,
-            passed: Mutex::new(passed),
+            kept: Mutex::new(kept),
+            delivered: watch::channel(()).0,
             limit,
         };
         Ok(Self {
@@ -133,16 +137,43 @@ impl Spool {
     /// The link is down.
     pub fn link_down(&self) {
         self.inner.link.send_replace(None);
+        self.inner.delivered.send_replace(());
     }
 
     /// Whether a delivery of this machine is still waiting for the region.
     #[must_use]
     pub fn waiting_from(&self, client: IpAddr) -> bool {
+        self.kept().is_from(client)
+    }
+
+    /// Waits until no delivery of this machine waits for the region, or the link is down, or the limit is
+    /// reached. Cancel-safe: yes.
+    pub async fn delivered_from(&self, client: IpAddr, limit: Duration) {
+        let mut delivered = self.inner.delivered.subscribe();
+        let done = async {
+            while self.waiting_from(client) && self.inner.link.borrow().is_some() {
+                if delivered.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Late is no fault: the delivery then queues behind the others.
+        tokio::time::timeout(limit, done).await.ok();
+    }
+
+    /// Whether one of these hardware addresses said that its machine boots from its disk now, and the region
+    /// does not know yet.
+    #[must_use]
+    pub fn boots_disk(&self, macs: &[MacAddr]) -> bool {
+        let kept = self.kept();
+        macs.iter().any(|mac| kept.boots_disk(*mac))
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, AllKept> {
         self.inner
-            .passed
+            .kept
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(&client)
     }
 
     /// Batches that wait for the region.
@@ -158,20 +189,14 @@ impl Spool {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget(&self, clients: &[IpAddr]) {
-        let mut passed = self
-            .inner
-            .passed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for client in clients {
-            if let Some(n) = passed.get_mut(client) {
-                *n -= 1;
-                if *n == 0 {
-                    passed.remove(client);
-                }
+    fn forget(&self, gone: &[Kept]) {
+        {
+            let mut kept = self.kept();
+            for one in gone {
+                kept.remove(*one);
             }
         }
+        self.inner.delivered.send_replace(());
     }
 
     async fn take(
@@ -247,8 +272,8 @@ impl Spool {
             tracing::warn!("the spool is full; a machine's delivery was refused");
             return;
         }
+        // What `add` does not force to the disk outlives a kill, not a power cut.
         pending.add(durable.report, Room::Enough);
-        pending.durability = Durability::Disk;
         pending.due = true;
         pending.stored.push(durable.stored);
     }
@@ -259,16 +284,12 @@ impl Spool {
         if reports.is_empty() {
             return;
         }
-        let clients: Vec<IpAddr> = passed_from(&reports).collect();
+        let kept: Vec<Kept> = Kept::among(&reports).collect();
         {
             // Counted before it is on disk: a later one must not overtake it meanwhile.
-            let mut passed = self
-                .inner
-                .passed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            for client in &clients {
-                *passed.entry(*client).or_insert(0) += 1;
+            let mut all = self.kept();
+            for one in &kept {
+                all.add(*one);
             }
         }
         let spool = self.clone();
@@ -284,7 +305,7 @@ impl Spool {
                 self.inner.written.send_modify(|n| *n += 1);
             }
             Ok((Err(error), reports)) => {
-                self.forget(&clients);
+                self.forget(&kept);
                 tracing::error!(%error, "reports could not be written to the spool; leases are kept, the rest is lost");
                 // Askers learn it by `stored` being dropped. Leases are tried again with the next batch.
                 pending.reports = reports
@@ -296,7 +317,7 @@ impl Spool {
                 pending.durability = Durability::Disk;
             }
             Err(error) => {
-                self.forget(&clients);
+                self.forget(&kept);
                 tracing::error!(%error, "writing to the spool was cut short");
             }
         }
@@ -358,10 +379,21 @@ impl Spool {
                 }
                 Err(error) => {
                     tracing::debug!(%error, number = batch.number, "a batch was not sent");
-                    if pause(wait, &cancel).await.is_break() {
-                        return;
+                    tokio::select! {
+                        ended = pause(wait, &cancel) => {
+                            if ended.is_break() {
+                                return;
+                            }
+                            wait = (wait * 2).min(MAX_RETRY);
+                        }
+                        // A link that has just come up is not kept waiting.
+                        changed = link.changed() => {
+                            if changed.is_err() {
+                                return;
+                            }
+                            wait = FIRST_RETRY;
+                        }
                     }
-                    wait = (wait * 2).min(MAX_RETRY);
                 }
             }
         }
@@ -372,7 +404,7 @@ impl Spool {
             // The region refuses to store it twice; it is sent again.
             tracing::error!(%error, number = batch.number, "the spool cannot be shortened");
         }
-        self.forget(&passed_from(&batch.reports).collect::<Vec<_>>());
+        self.forget(&Kept::among(&batch.reports).collect::<Vec<_>>());
     }
 }
 
@@ -381,16 +413,6 @@ async fn pause(wait: Duration, cancel: &CancellationToken) -> std::ops::ControlF
         () = cancel.cancelled() => std::ops::ControlFlow::Break(()),
         () = tokio::time::sleep(wait) => std::ops::ControlFlow::Continue(()),
     }
-}
-
-fn passed_from(reports: &[Report]) -> impl Iterator<Item = IpAddr> {
-    reports.iter().filter_map(|r| {
-        if let Report::Passed { request, .. } = r {
-            Some(request.client)
-        } else {
-            None
-        }
-    })
 }
 
 /// Whether there is room on disk for what may be dropped.

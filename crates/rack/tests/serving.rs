@@ -285,6 +285,44 @@ async fn signals_given_while_the_region_is_away_are_delivered_once_and_in_order(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_installed_while_the_region_is_away_boots_its_disk() {
+    let (region, dir) = (a_region(Status::Deploying), tempfile::tempdir().unwrap());
+    region.with(|s| {
+        for m in s.snapshot.machines.values_mut() {
+            m.facts.netboot = true;
+        }
+    });
+    let rack = a_rack(&region, dir.path()).await;
+    settled(&rack, &region).await;
+    let text = |reply: Reply| reply.text();
+    assert!(text(get(&rack, CONFIG).await).contains("boot-kernel"));
+    region.set_away(true);
+    let told = request(
+        rack.http_addresses()[0],
+        "POST",
+        "/MAAS/metadata/curtin/2012-03-01/",
+        &[AUTH, FORM],
+        b"op=netboot_off",
+    )
+    .await;
+    assert_eq!(told.status, 200);
+    assert!(!text(get(&rack, CONFIG).await).contains("boot-kernel"));
+    rack.stop().await; // it is known afterwards too
+
+    let rack = a_rack(&region, dir.path()).await;
+    assert!(!text(get(&rack, CONFIG).await).contains("boot-kernel"));
+    // The region has the last word: here it did not follow.
+    region.set_away(false);
+    until("the region has taken it", || rack.spool().waiting() == 0).await;
+    until("the region's word counts", || {
+        !rack.spool().boots_disk(&[MAC])
+    })
+    .await;
+    assert!(text(get(&rack, CONFIG).await).contains("boot-kernel"));
+    rack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_else_is_passed_on() {
     let (region, dir) = (
         a_region(Status::Commissioning),

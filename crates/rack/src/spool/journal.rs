@@ -10,7 +10,6 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use link::message::{Batch, Report};
 use sha2::{Digest as _, Sha256};
 
+use super::kept::Kept;
 use super::seal::Seal;
 
 /// Bytes after which a new segment is begun.
@@ -62,8 +62,8 @@ pub enum Waiting {
 pub struct Left {
     /// Batches that wait for the region.
     pub batches: u64,
-    /// Clients of the deliveries among them, once for each.
-    pub passed_from: Vec<IpAddr>,
+    /// The deliveries among them.
+    pub kept: Vec<Kept>,
 }
 
 /// The spool's files. One per directory.
@@ -141,11 +141,7 @@ impl Journal {
                     good += bytes;
                     if place > self.done {
                         left.batches += 1;
-                        left.passed_from
-                            .extend(reports.iter().filter_map(|r| match r {
-                                Report::Passed { request, .. } => Some(request.client),
-                                _ => None,
-                            }));
+                        left.kept.extend(Kept::among(&reports));
                     }
                     place += 1;
                 }
@@ -244,7 +240,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn welcome(&mut self, last_batch: u64) -> io::Result<Vec<IpAddr>> {
+    pub fn welcome(&mut self, last_batch: u64) -> io::Result<Vec<Kept>> {
         let Some(base) = self.base else {
             write_number(&self.dir, BASE, last_batch)?;
             self.base = Some(last_batch);
@@ -255,10 +251,7 @@ impl Journal {
             if batch.number > last_batch {
                 break;
             }
-            gone.extend(batch.reports.iter().filter_map(|r| match r {
-                Report::Passed { request, .. } => Some(request.client),
-                _ => None,
-            }));
+            gone.extend(Kept::among(&batch.reports));
             self.done(batch.number)?;
         }
         if base + self.last < last_batch {

@@ -80,7 +80,10 @@ fn batches_survive_a_restart_in_their_order() {
         left,
         journal::Left {
             batches: 2,
-            passed_from: vec![IpAddr::from([10, 0, 0, 9])]
+            kept: vec![Kept {
+                client: IpAddr::from([10, 0, 0, 9]),
+                to_disk: None
+            }]
         }
     );
     journal.append(&[lease(3)], Durability::Disk).unwrap();
@@ -141,6 +144,7 @@ fn what_the_region_has_stored_is_not_sent_again() {
     let (mut journal, left) = Journal::open(dir.path().into()).unwrap();
     assert_eq!(left.batches, 5);
     let gone = journal.welcome(3).unwrap();
+    let gone: Vec<IpAddr> = gone.iter().map(|k| k.client).collect();
     assert_eq!(gone, [1, 2, 3].map(|n| IpAddr::from([10, 0, 0, n])));
     assert_eq!(next(&mut journal).unwrap().number, 4);
     assert_eq!(journal.waiting(), 2);

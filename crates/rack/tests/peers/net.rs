@@ -211,6 +211,18 @@ impl Lab {
             .collect()
     }
 
+    /// Sends a datagram of this many bytes from the rack to port 68 of everybody.
+    pub fn say_from_rack(&self, bytes: usize) {
+        let namespace = self.rack.name.clone();
+        let say = move || {
+            Namespace::enter(&namespace);
+            let socket = std::net::UdpSocket::bind("10.77.0.1:0").unwrap();
+            socket.set_broadcast(true).unwrap();
+            socket.send_to(&vec![0; bytes], "10.77.0.255:68").unwrap();
+        };
+        std::thread::spawn(say).join().unwrap();
+    }
+
     /// A script for DHCP clients that sets the address of the interface and nothing else.
     pub fn client_script(&self) -> String {
         let path = self.dir.path().join("script");

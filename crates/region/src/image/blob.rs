@@ -8,6 +8,7 @@ use std::sync::Arc;
 use link::port::BlobReader;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
+use super::maintain;
 use crate::error::ApiError;
 use crate::region::Region;
 
@@ -131,7 +132,7 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
 /// Opens content by its hash: of an image, or the agent of an architecture.
 ///
 /// # Errors
-/// 404 when it is not here, 400 for an offset behind its end.
+/// 404 when it is not here and does not come within seconds, 400 for an offset behind its end.
 pub async fn open(region: &Arc<Region>, sha256: &str, offset: u64) -> Result<BlobReader, ApiError> {
     let missing = || ApiError::NotFound(format!("There is no content {sha256}."));
     let beyond = |size: u64| {
@@ -154,7 +155,11 @@ pub async fn open(region: &Arc<Region>, sha256: &str, offset: u64) -> Result<Blo
         });
     }
     let failed = |e: io::Error| ApiError::Bug(format!("content {sha256} cannot be read: {e}"));
-    let mut file = match tokio::fs::File::open(Files::of(region).complete(sha256)).await {
+    let files = Files::of(region);
+    if !files.has(sha256) && !maintain::arrival(region, &files, sha256).await {
+        return Err(missing());
+    }
+    let mut file = match tokio::fs::File::open(files.complete(sha256)).await {
         Ok(f) => f,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing()),
         Err(e) => return Err(failed(e)),

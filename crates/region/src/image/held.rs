@@ -282,6 +282,16 @@ pub async fn sets(tx: &mut Tx) -> Result<Vec<SetRow>, ApiError> {
     )?)
 }
 
+/// Whether a complete set has a file with this content.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_held(tx: &mut Tx, sha256: &str) -> Result<bool, ApiError> {
+    let sql = "SELECT COUNT(*) FROM boot_resource_file WHERE sha256 = $1";
+    let (count,) = store::one!(tx, (i64,), sql, sha256)?;
+    Ok(count > 0)
+}
+
 /// Every file of every complete set.
 ///
 /// # Errors

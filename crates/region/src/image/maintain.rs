@@ -2,12 +2,15 @@
 //! but that is not here (another region imported it, or a disk was replaced), and deletes content that
 //! nothing refers to.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use metal::Timestamp;
 use serde_json::{Value, json};
+use store::StoreError;
+use store::feed::FeedReader;
+use tokio::sync::Notify;
 use wire_simplestreams::StreamPath;
 
 use super::blob::Files;
@@ -24,8 +27,83 @@ use crate::{select_boot_source, setting};
 pub const FILL_INTERVAL: Duration = Duration::from_secs(15);
 /// How often content that nothing refers to is looked for.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+/// How long changes may gather before missing content is looked for.
+const SETTLE: Duration = Duration::from_millis(200);
 /// How long after a failure missing content is looked for again.
 pub const FAILED_INTERVAL: Duration = Duration::from_secs(300);
+
+/// How long a rack that asks for content which is still to be fetched is kept waiting; shorter than racks'
+/// own patience with a silent region.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(20);
+
+/// Content that racks ask for and that is not here yet.
+#[derive(Debug, Default)]
+pub struct Demand {
+    asked: Mutex<BTreeSet<String>>,
+    fill: Notify,
+    came: Notify,
+}
+
+impl Demand {
+    fn asked(&self) -> BTreeSet<String> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.clone()
+    }
+
+    fn set(&self, sha256: &str, asked: bool) {
+        let mut all = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked {
+            all.insert(sha256.to_owned());
+        } else {
+            all.remove(sha256);
+        }
+    }
+}
+
+/// Waits for content that the database says is held and that is not here: another region has imported it
+/// just now. Gives whether it came.
+pub async fn arrival(region: &Arc<Region>, files: &Files, sha256: &str) -> bool {
+    let is_held = async {
+        let mut tx = region.db.read().await?;
+        held::is_held(&mut tx, sha256).await
+    };
+    match is_held.await {
+        Ok(true) => {}
+        Ok(false) => return false,
+        Err(e) => {
+            tracing::warn!(sha256, error = %chain(&e), "it cannot be told whether this content is held");
+            return false;
+        }
+    }
+    let demand = &region.content;
+    demand.set(sha256, true);
+    demand.fill.notify_one();
+    let came = async {
+        loop {
+            let came = demand.came.notified();
+            tokio::pin!(came);
+            // From here on no arrival is missed.
+            came.as_mut().enable();
+            if files.has(sha256) {
+                return;
+            }
+            came.await;
+        }
+    };
+    let is_here = tokio::time::timeout(ARRIVAL_LIMIT, came).await.is_ok();
+    demand.set(sha256, false);
+    is_here
+}
+
+/// Waits until images change.
+async fn changed(feed: &mut FeedReader) -> Result<(), StoreError> {
+    loop {
+        let rows = feed.next().await?;
+        if rows.iter().any(|c| c.noun == "boot_resource") {
+            return Ok(());
+        }
+    }
+}
 
 /// The source of a new installation.
 pub const DEFAULT_URL: &str = "http://images.maas.io/ephemeral-v3/stable";
@@ -59,7 +137,12 @@ async fn run(region: Arc<Region>) {
         tokio::time::sleep(FILL_INTERVAL).await;
     }
     let mut swept: Option<Instant> = None;
+    let mut feed: Option<FeedReader> = None;
     loop {
+        if feed.is_none() {
+            let at = async { region.db.read().await?.feed_position().await };
+            feed = at.await.ok().map(|at| region.db.feed_reader(at));
+        }
         let mut pause = FILL_INTERVAL;
         match fill(&region).await {
             Ok(()) => {}
@@ -74,7 +157,21 @@ async fn run(region: Arc<Region>) {
                 tracing::warn!(problem, "images could not be swept");
             }
         }
-        tokio::time::sleep(pause).await;
+        let told = async {
+            match &mut feed {
+                Some(f) => changed(f).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = region.content.fill.notified() => {}
+            r = told => if r.is_err() {
+                feed = None;
+            }
+        }
+        // A source that fails, or a database, is not asked without a pause.
+        tokio::time::sleep(SETTLE).await;
     }
 }
 
@@ -97,10 +194,12 @@ pub async fn fill(region: &Arc<Region>) -> Result<(), String> {
     let files = Files::of(region);
     let mut tx = region.db.read().await.map_err(|e| chain(&e))?;
     let rows = held::files(&mut tx).await.map_err(|e| chain(&e))?;
-    let missing: Vec<_> = rows.iter().filter(|f| !files.has(&f.sha256)).collect();
+    let mut missing: Vec<_> = rows.iter().filter(|f| !files.has(&f.sha256)).collect();
     if missing.is_empty() {
         return Ok(());
     }
+    let asked = region.content.asked();
+    missing.sort_by_key(|f| !asked.contains(&f.sha256));
     files.create().map_err(|e| e.to_string())?;
     let Some(_lock) = files.lock().map_err(|e| e.to_string())? else {
         return Ok(());
@@ -134,7 +233,10 @@ pub async fn fill(region: &Arc<Region>) -> Result<(), String> {
             fetch(&fetcher, &files, &sources, f).await
         };
         match result {
-            Ok(()) => note(region, &files, &f.sha256).await?,
+            Ok(()) => {
+                region.content.came.notify_waiters();
+                note(region, &files, &f.sha256).await?;
+            }
             Err(e) => problem = problem.or(Some(e)),
         }
     }

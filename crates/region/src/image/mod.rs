@@ -21,7 +21,7 @@ pub use blob::open as open_blob;
 pub use choose::{
     Deployable, Source, check_architecture, deployable, install_source, newest_series,
 };
-pub use maintain::{ensure_defaults, start};
+pub use maintain::{Demand, ensure_defaults, start};
 pub use racks::for_racks;
 pub use sync::job as sync_job;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use link::message::Parameters;
 use metal::status::Status;
-use metal::{MacAddr, SystemId, Timestamp};
+use metal::{MacAddr, SystemId};
 use rand::Rng as _;
 use serde_json::Value;
 use store::Tx;
@@ -489,7 +489,7 @@ pub(super) async fn enlist(call: Call) -> Result<Answer, ApiError> {
                 if let Some(mac) = call.origin().mac
                     && new.macs.contains(&mac)
                 {
-                    note_boot(tx, &node, mac, call.now()).await?;
+                    note_boot(tx, &call, &node, mac).await?;
                 }
                 let nodes = [node];
                 let v = View::load(tx, &nodes, call.now()).await?;
@@ -603,18 +603,16 @@ async fn refresh(
     row::by_id(tx, node.id).await
 }
 
-/// The interface that it booted from.
-async fn note_boot(
-    tx: &mut Tx,
-    node: &NodeRow,
-    mac: MacAddr,
-    _now: Timestamp,
-) -> Result<(), ApiError> {
+/// The interface that it booted from, and the address that it has: its rack may forget whose it is.
+async fn note_boot(tx: &mut Tx, call: &Call, node: &NodeRow, mac: MacAddr) -> Result<(), ApiError> {
     store::exec!(
         tx,
-        "UPDATE node SET boot_interface_id = (SELECT i.id FROM interface i WHERE i.node_id = $1 AND i.mac = $2) WHERE id = $1",
+        "UPDATE node SET boot_interface_id = (SELECT i.id FROM interface i WHERE i.node_id = $1 AND i.mac = $2), boot_client_ip = $3, \
+         boot_client_at = $4 WHERE id = $1",
         node.id,
-        mac.to_string()
+        mac.to_string(),
+        call.origin().ip.to_string(),
+        call.now().0
     )?;
     Ok(())
 }

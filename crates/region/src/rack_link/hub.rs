@@ -8,6 +8,7 @@ use link::message::{Command, CommandResult, Outcome, ToRack};
 use link::snapshot::Position;
 use metal::SystemId;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// Commands that may wait for their answers.
 pub const MAX_PENDING: usize = 10_000;
@@ -31,6 +32,8 @@ struct Connected {
     connection: u64,
     to: mpsc::Sender<ToRack>,
     at: Option<Position>,
+    /// Cancelled when this connection has ended, or the rack has made a newer one.
+    gone: CancellationToken,
 }
 
 /// Why a command could not be given.
@@ -60,14 +63,15 @@ impl Hub {
         let mut inner = self.lock();
         inner.next_connection += 1;
         let connection = inner.next_connection;
-        inner.racks.insert(
-            rack,
-            Connected {
-                connection,
-                to,
-                at: None,
-            },
-        );
+        let new = Connected {
+            connection,
+            to,
+            at: None,
+            gone: CancellationToken::new(),
+        };
+        if let Some(old) = inner.racks.insert(rack, new) {
+            old.gone.cancel();
+        }
         drop(inner);
         self.arrivals.notify_waiters();
         connection
@@ -80,8 +84,9 @@ impl Hub {
             .racks
             .get(rack)
             .is_some_and(|c| c.connection == connection)
+            && let Some(ended) = inner.racks.remove(rack)
         {
-            inner.racks.remove(rack);
+            ended.gone.cancel();
         }
     }
 
@@ -108,7 +113,8 @@ impl Hub {
         self.lock().racks.contains_key(rack)
     }
 
-    /// Gives a command to a rack and waits for the outcome.
+    /// Gives a command to a rack and waits for the outcome, as long as the rack stays connected: whether one
+    /// that went away carries it out is not known.
     ///
     /// Cancel-safe: yes; the answer is then dropped.
     ///
@@ -122,27 +128,27 @@ impl Hub {
     ) -> Result<Outcome, CommandError> {
         let key = (command.id, command.attempt);
         let (answer, answered) = oneshot::channel();
-        let to = {
+        let (to, gone) = {
             let mut inner = self.lock();
-            let to = inner
-                .racks
-                .get(rack)
-                .map(|c| c.to.clone())
+            let connected = inner.racks.get(rack);
+            let (to, gone) = connected
+                .map(|c| (c.to.clone(), c.gone.clone()))
                 .ok_or(CommandError::NoRack)?;
             if inner.pending.len() >= MAX_PENDING {
                 return Err(CommandError::Full);
             }
             inner.pending.insert(key, answer);
-            to
+            (to, gone)
         };
         let _forget = Forget { hub: self, key };
         to.send(ToRack::Command(command))
             .await
             .map_err(|_| CommandError::Lost)?;
-        match tokio::time::timeout(limit, answered).await {
-            Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(_)) => Err(CommandError::Lost),
-            Err(_) => Err(CommandError::Timeout(limit)),
+        tokio::select! {
+            biased;
+            outcome = answered => outcome.map_err(|_| CommandError::Lost),
+            () = gone.cancelled() => Err(CommandError::Lost),
+            () = tokio::time::sleep(limit) => Err(CommandError::Timeout(limit)),
         }
     }
 

@@ -1,6 +1,6 @@
 """An image whose boot loader installs and never boots: the machine must fail, with a reason, and never be Deployed."""
 
-from lab import Operator, images
+from lab import Operator, images, verdicts
 from lab.machine import FIRMWARES
 from lab.steps import PATIENCE, NotYet, wait_for
 
@@ -39,7 +39,7 @@ def scenario(lab, args):
         seen = wait_for("Failed deployment", 900, failed, interval=1)
     if not seen.get("status_message"):
         raise RuntimeError("the failure has no reason")
-    lab.steps.note(f"reason: {seen['status_message']}")
+    lab.steps.note(f"reason: {verdicts.check(operator.api, machine, 'local-boot-silent')}")
     if "LAB initrd: root fetched" not in machine.console():
         raise RuntimeError("the machine failed before it was installed, which proves nothing")
     lab.suspect = None

@@ -195,7 +195,7 @@ impl Fetcher {
         rustls::crypto::ring::default_provider()
             .install_default()
             .ok();
-        let mut builder = reqwest::Client::builder()
+        let mut builder = trust::somebody(reqwest::Client::builder())
             .no_proxy()
             .connect_timeout(CONNECT_TIME)
             .read_timeout(SILENCE)

@@ -114,7 +114,7 @@ impl Api {
         insecure: bool,
     ) -> anyhow::Result<Self> {
         let url = Url::parse(url).with_context(|| format!("{url} is not a URL"))?;
-        let mut builder = reqwest::Client::builder()
+        let mut builder = trust::somebody(reqwest::Client::builder())
             .user_agent(concat!("steelyard/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT)
             // A redirected POST would arrive as a GET; say so instead.

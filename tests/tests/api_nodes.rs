@@ -329,6 +329,39 @@ steelyard_tests::front_test! {
         drop(user.op("machines/", "allocate", &[("subnets", "west")]).await.expect(409));
     }
 
+    /// Disks and interfaces are asked for by label, and the answer says which they are.
+    async fn a_machine_is_allocated_by_its_disks_and_interfaces(f: Front) {
+        let east = f.admin.create("subnets/", &[("cidr", "10.8.0.0/24"), ("name", "east")]).await.good();
+        let west = f.admin.create("subnets/", &[("cidr", "10.9.0.0/24"), ("name", "west")]).await.good();
+        let one = ready(f, "one", Some(&east["id"].to_string())).await;
+        let two = ready(f, "two", Some(&west["id"].to_string())).await;
+        let large = [("name", "sdz"), ("model", "m"), ("serial", "s"), ("size", "900000000000"), ("block_size", "512")];
+        let disk = f.admin.create(&format!("nodes/{one}/blockdevices/"), &large).await.good();
+        drop(f.admin.op(&format!("nodes/{one}/blockdevices/{}/", disk["id"]), "add_tag", &[("tag", "ssd")]).await.good());
+        let user = f.user("somebody").await;
+        let dry = |fields: &'static [(&'static str, &'static str)]| {
+            let fields: Vec<(&str, &str)> = fields.iter().copied().chain([("dry_run", "true")]).collect();
+            let user = &user;
+            async move { user.op("machines/", "allocate", &fields).await }
+        };
+        let got = dry(&[("storage", "root:1,data:800(ssd)")]).await.good();
+        assert_eq!(text(&got, "system_id"), one);
+        let by_type = &got["constraints_by_type"];
+        assert_eq!(by_type["storage"]["data"], serde_json::json!([disk["id"]]));
+        assert_eq!(by_type["storage"]["root"], serde_json::json!([got["boot_disk"]["id"]]));
+        assert!(by_type.get("interfaces").is_none() && by_type.get("verbose_storage").is_none(), "{by_type}");
+        let got = dry(&[("interfaces", "lan:subnet=west,mode=auto"), ("verbose", "true")]).await.good();
+        assert_eq!(text(&got, "system_id"), two);
+        assert_eq!(got["constraints_by_type"]["interfaces"]["lan"], serde_json::json!([got["interface_set"][0]["id"]]));
+        assert_eq!(got["constraints_by_type"]["verbose_storage"], serde_json::json!({}));
+        drop(dry(&[("storage", "root:1,data:800(ssd)"), ("interfaces", "lan:subnet=west")]).await.expect(409));
+        drop(dry(&[("storage", "root:1,data:800(tape)")]).await.expect(409));
+        for (name, value) in [("storage", "root"), ("interfaces", "lan:colour=red")] {
+            let refused = user.op("machines/", "allocate", &[(name, value)]).await.expect(400).json();
+            assert!(refused[name][0].is_string(), "{name}: {refused}");
+        }
+    }
+
     /// A machine becomes like another: its links, its partitions; and nothing happens when one cannot.
     async fn a_machine_is_cloned_to_others(f: Front) {
         let subnet = f.admin.create("subnets/", &[("cidr", "10.8.0.0/24")]).await.good();

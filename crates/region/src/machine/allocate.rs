@@ -10,6 +10,7 @@ use crate::call::Call;
 use crate::error::ApiError;
 use crate::event;
 use crate::lifecycle::{self, Cause};
+use crate::machine::demand::{Demand, Served};
 use crate::machine::{act, read};
 use crate::node::filter::{self, Grounds};
 use crate::node::{NodeRow, View};
@@ -117,20 +118,13 @@ const PLAIN: [&str; 8] = [
 /// What a request asks for.
 struct Constraints {
     wanted: Wanted,
+    demand: Demand,
     /// Whether it is to be on a VM host: no machine is, yet.
     on_pod: bool,
 }
 
 impl Constraints {
     fn of(args: &Args) -> Result<Self, ApiError> {
-        for name in ["storage", "interfaces"] {
-            if args.filled(name).is_some() {
-                return Err(ApiError::field(
-                    name,
-                    "This constraint is not available yet.",
-                ));
-            }
-        }
         if args.bool("bridge_all")? == Some(true) {
             return Err(ApiError::Unavailable(
                 "Bridges on every interface are not available yet; allocate without bridge_all and make them one by one."
@@ -159,6 +153,7 @@ impl Constraints {
         };
         Ok(Self {
             wanted,
+            demand: Demand::of(args)?,
             on_pod: args.filled("pod").is_some() || args.filled("pod_type").is_some(),
         })
     }
@@ -223,8 +218,12 @@ impl Constraints {
         }
     }
 
-    fn met_by(&self, n: &NodeRow, grounds: &Grounds, view: &View) -> bool {
-        !self.on_pod && self.wanted.met_by(&grounds.facts(n, view))
+    fn met_by(&self, n: &NodeRow, grounds: &Grounds, view: &View) -> Option<Served> {
+        if self.on_pod || !self.wanted.met_by(&grounds.facts(n, view)) {
+            return None;
+        }
+        self.demand
+            .served_by(n, view, &|fabric| grounds.class_of(fabric))
     }
 }
 
@@ -274,12 +273,13 @@ pub(super) async fn allocate(call: Call) -> Result<Answer, ApiError> {
         .write(|tx, call| {
             Box::pin(async move {
                 let constraints = Constraints::of(call.args())?;
-                let mut node = pick(tx, &call, &constraints).await?;
+                let (mut node, served) = pick(tx, &call, &constraints).await?;
+                let verbose = call.args().bool("verbose")?.unwrap_or(false);
                 if !call.args().bool("dry_run")?.unwrap_or(false) {
                     acquire(tx, &call, &mut node).await?;
                 }
                 let mut value = read::fresh(tx, &call, node.id).await?;
-                value["constraints_by_type"] = serde_json::json!({});
+                value["constraints_by_type"] = served.json(verbose);
                 Ok(value)
             })
         })
@@ -287,7 +287,11 @@ pub(super) async fn allocate(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::json(value))
 }
 
-async fn pick(tx: &mut Tx, call: &Call, constraints: &Constraints) -> Result<NodeRow, ApiError> {
+async fn pick(
+    tx: &mut Tx,
+    call: &Call,
+    constraints: &Constraints,
+) -> Result<(NodeRow, Served), ApiError> {
     // What a machine costs: its cores and its gigabytes.
     let free = store::all!(
         tx,
@@ -302,7 +306,10 @@ async fn pick(tx: &mut Tx, call: &Call, constraints: &Constraints) -> Result<Nod
     let grounds = Grounds::load(tx, &constraints.wanted).await?;
     constraints.check(tx, &grounds, &view).await?;
     free.into_iter()
-        .find(|n| constraints.met_by(n, &grounds, &view))
+        .find_map(|n| {
+            let served = constraints.met_by(&n, &grounds, &view)?;
+            Some((n, served))
+        })
         .ok_or_else(|| refusal(call.args()))
 }
 

@@ -4,6 +4,7 @@ pub mod act;
 pub mod allocate;
 pub mod clone;
 pub mod create;
+pub mod demand;
 pub mod deploy;
 pub mod more;
 pub mod power_ops;

@@ -325,9 +325,15 @@ impl Grounds {
             fabric: Fabric {
                 id: v.fabric_id,
                 name: v.fabric(),
-                class: self.classes.get(&v.fabric_id).cloned().flatten(),
+                class: self.class_of(v.fabric_id),
             },
         }
+    }
+
+    /// The class of a fabric.
+    #[must_use]
+    pub fn class_of(&self, fabric: i64) -> Option<String> {
+        self.classes.get(&fabric).cloned().flatten()
     }
 
     /// Every VLAN and every subnet there is.

@@ -165,8 +165,8 @@ impl Spool {
     /// does not know yet.
     #[must_use]
     pub fn boots_disk(&self, macs: &[MacAddr]) -> bool {
-        let kept = self.kept();
-        macs.iter().any(|mac| kept.boots_disk(*mac))
+        let (now, kept) = (Instant::now(), self.kept());
+        macs.iter().any(|mac| kept.boots_disk(*mac, now))
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, AllKept> {
@@ -191,9 +191,9 @@ impl Spool {
 
     fn forget(&self, gone: &[Kept]) {
         {
-            let mut kept = self.kept();
+            let (now, mut kept) = (Instant::now(), self.kept());
             for one in gone {
-                kept.remove(*one);
+                kept.remove(*one, now);
             }
         }
         self.inner.delivered.send_replace(());

@@ -60,18 +60,19 @@ impl AllKept {
     pub(super) fn add(&mut self, kept: Kept) {
         *self.from.entry(kept.client).or_insert(0) += 1;
         if let Some(mac) = kept.to_disk {
-            self.to_disk.entry(mac).or_default().waiting += 1;
+            let disk = self.to_disk.entry(mac).or_default();
+            disk.waiting += 1;
+            disk.until = None;
         }
     }
 
-    pub(super) fn remove(&mut self, kept: Kept) {
+    pub(super) fn remove(&mut self, kept: Kept, now: Instant) {
         if let Some(n) = self.from.get_mut(&kept.client) {
             *n -= 1;
             if *n == 0 {
                 self.from.remove(&kept.client);
             }
         }
-        let now = Instant::now();
         if let Some(disk) = kept.to_disk.and_then(|mac| self.to_disk.get_mut(&mac)) {
             disk.waiting -= 1;
             disk.until = (disk.waiting == 0).then(|| now + SETTLED);
@@ -84,9 +85,43 @@ impl AllKept {
         self.from.contains_key(&client)
     }
 
-    pub(super) fn boots_disk(&self, mac: MacAddr) -> bool {
+    pub(super) fn boots_disk(&self, mac: MacAddr, now: Instant) -> bool {
         self.to_disk
             .get(&mac)
-            .is_some_and(|d| d.until.is_none_or(|until| until > Instant::now()))
+            .is_some_and(|d| d.until.is_none_or(|until| until > now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(to_disk: Option<MacAddr>) -> Kept {
+        Kept {
+            client: IpAddr::from([10, 0, 0, 9]),
+            to_disk,
+        }
+    }
+
+    #[test]
+    fn a_machine_boots_its_disk_until_the_region_has_had_time_to_say_so_itself() {
+        let mac = MacAddr([2, 0, 0, 0, 0, 9]);
+        let mut now = Instant::now();
+        let mut all = AllKept::default();
+        all.add(kept(None));
+        assert!(all.is_from(kept(None).client) && !all.boots_disk(mac, now));
+        all.add(kept(Some(mac)));
+        now += SETTLED * 10;
+        assert!(all.boots_disk(mac, now), "as long as it waits");
+        all.remove(kept(Some(mac)), now);
+        assert!(all.boots_disk(mac, now));
+        all.add(kept(Some(mac)));
+        now += SETTLED * 2;
+        assert!(all.boots_disk(mac, now), "said again, it waits again");
+        all.remove(kept(Some(mac)), now);
+        now += SETTLED;
+        assert!(!all.boots_disk(mac, now));
+        all.remove(kept(None), now);
+        assert!(!all.is_from(kept(None).client));
     }
 }

@@ -149,7 +149,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Command::Up(args) => up::run(args),
         Command::Maas { arguments } => return client::run("steelyard maas", arguments),
         other => {
-            log::start(log::Form::Human, "warn");
+            log::start(log::Form::Human, "warn,pgp=error");
             client::block_on(async {
                 match other {
                     Command::Init(args) => setup::init(args).await,

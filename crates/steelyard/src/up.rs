@@ -120,7 +120,7 @@ pub fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         } else {
             log::Form::Human
         },
-        "info,sqlx=warn",
+        "info,sqlx=warn,pgp=error",
     );
     rustls::crypto::ring::default_provider()
         .install_default()

@@ -362,6 +362,32 @@ steelyard_tests::front_test! {
         }
     }
 
+    /// Every configured interface gets a bridge with its address, until the machine is released.
+    async fn bridges_are_put_on_every_configured_interface(f: Front) {
+        let subnet = f.admin.create("subnets/", &[("cidr", "10.8.0.0/24"), ("name", "east")]).await.good();
+        let id = ready(f, "one", Some(&subnet["id"].to_string())).await;
+        let at = format!("machines/{id}/");
+        let user = f.user("somebody").await;
+        let asked = [("bridge_all", "true"), ("bridge_type", "standard"), ("bridge_stp", "true"), ("bridge_fd", "4")];
+        let wrong = [("bridge_all", "true"), ("bridge_fd", "-1")];
+        drop(user.op("machines/", "allocate", &wrong).await.expect(400));
+        assert_eq!(text(&f.admin.get(&at).await.good(), "status_name"), "Ready", "nothing is half done");
+        let got = user.op("machines/", "allocate", &asked).await.good();
+        let interfaces = |m: &Value| m["interface_set"].as_array().cloned().unwrap_or_default();
+        let bridges: Vec<Value> = interfaces(&got).into_iter().filter(|i| i["type"] == "bridge").collect();
+        assert_eq!(bridges.len(), 1, "{got}");
+        let (bridge, card) = (&bridges[0], &interfaces(&got)[0]);
+        assert_eq!(bridge["name"].as_str(), Some(format!("br-{}", text(card, "name")).as_str()));
+        assert_eq!((&bridge["params"]["bridge_stp"], &bridge["params"]["bridge_fd"]), (&true.into(), &4.into()));
+        assert_eq!(bridge["links"][0]["subnet"]["name"], "east");
+        assert_eq!(card["links"], serde_json::json!([]));
+        drop(f.admin.op(&at, "release", &[]).await.good());
+        f.put_into(&id, Status::Ready, None).await;
+        let after = f.admin.get(&at).await.good();
+        assert!(interfaces(&after).iter().all(|i| i["type"] != "bridge"), "{after}");
+        assert_eq!(interfaces(&after)[0]["links"][0]["subnet"]["name"], "east");
+    }
+
     /// A machine becomes like another: its links, its partitions; and nothing happens when one cannot.
     async fn a_machine_is_cloned_to_others(f: Front) {
         let subnet = f.admin.create("subnets/", &[("cidr", "10.8.0.0/24")]).await.good();

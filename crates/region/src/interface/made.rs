@@ -499,6 +499,17 @@ pub async fn new(
     Ok((row, base.ids))
 }
 
+/// Puts what a request says of bridges into a bridge's row, and the defaults for the rest.
+///
+/// # Errors
+/// 400 with the fields that are wrong.
+pub fn fill_bridge(args: &Args, row: &mut InterfaceRow) -> Result<(), ApiError> {
+    let mut params = row.params_map();
+    fill_params(Kind::Bridge, args, &mut params)?;
+    row.set_params(params);
+    Ok(())
+}
+
 fn named_vlan(parent: &str, vid: i64) -> Result<String, ApiError> {
     let name = vlan_name(parent, vid);
     if name.len() > metal::interface::MAX_NAME {

@@ -1,6 +1,6 @@
 //! The operations of interfaces.
 
-use metal::interface::Kind as Made;
+use metal::interface::{Kind as Made, bridge_name};
 use metal::status::Status;
 use serde_json::Value;
 use store::Tx;
@@ -344,6 +344,50 @@ async fn create_made(call: Call, kind: Made) -> Result<Answer, ApiError> {
         })
         .await?;
     Ok(Answer::json(value))
+}
+
+/// Puts a bridge on every interface that is configured, with what the request says of bridges, until the
+/// machine is released.
+///
+/// # Errors
+/// 400 when a bridge's name is taken or its parameters are wrong.
+pub async fn bridge_all(tx: &mut Tx, call: &Call, node: &NodeRow) -> Result<(), ApiError> {
+    let all = store::all!(
+        tx,
+        InterfaceRow,
+        select_interface!("WHERE i.node_id = $1 ORDER BY i.id"),
+        node.id
+    )?;
+    let configured = store::all!(
+        tx,
+        (i64,),
+        "SELECT DISTINCT a.interface_id FROM ip_address a JOIN interface i ON i.id = a.interface_id \
+         WHERE i.node_id = $1 AND a.subnet_id IS NOT NULL",
+        node.id
+    )?;
+    for parent in &all {
+        let is_configured = configured.contains(&(parent.id,));
+        if parent.r#type == Made::Bridge.word() || !parent.enabled || !is_configured {
+            continue;
+        }
+        let mut new = InterfaceRow {
+            r#type: Made::Bridge.word().to_owned(),
+            mac: parent.mac.clone(),
+            vlan_id: parent.vlan_id,
+            ..blank(node, bridge_name(&parent.name))
+        };
+        if all.iter().any(|i| i.name == new.name) {
+            return Err(ApiError::field(
+                "bridge_all",
+                format!("{} has an interface {} already.", node.hostname, new.name),
+            ));
+        }
+        made::fill_bridge(call.args(), &mut new)?;
+        insert(tx, call, &mut new).await?;
+        made::borrow(tx, &new, &[parent.id]).await?;
+        made::put_on(tx, &new, &[parent.id], call.now()).await?;
+    }
+    Ok(())
 }
 
 async fn update(call: Call) -> Result<Answer, ApiError> {

@@ -9,6 +9,7 @@ use crate::args::Args;
 use crate::call::Call;
 use crate::error::ApiError;
 use crate::event;
+use crate::interface::ops;
 use crate::lifecycle::{self, Cause};
 use crate::machine::demand::{Demand, Served};
 use crate::machine::{act, read};
@@ -125,13 +126,6 @@ struct Constraints {
 
 impl Constraints {
     fn of(args: &Args) -> Result<Self, ApiError> {
-        if args.bool("bridge_all")? == Some(true) {
-            return Err(ApiError::Unavailable(
-                "Bridges on every interface are not available yet; allocate without bridge_all and make them one by one."
-                    .to_owned(),
-                3_600,
-            ));
-        }
         let all = filter::wanted(args)?;
         // What lists can be filtered by besides is no constraint of an allocation.
         let wanted = Wanted {
@@ -277,6 +271,9 @@ pub(super) async fn allocate(call: Call) -> Result<Answer, ApiError> {
                 let verbose = call.args().bool("verbose")?.unwrap_or(false);
                 if !call.args().bool("dry_run")?.unwrap_or(false) {
                     acquire(tx, &call, &mut node).await?;
+                    if call.args().bool("bridge_all")?.unwrap_or(false) {
+                        ops::bridge_all(tx, &call, &node).await?;
+                    }
                 }
                 let mut value = read::fresh(tx, &call, node.id).await?;
                 value["constraints_by_type"] = served.json(verbose);

@@ -11,6 +11,7 @@ use crate::auth::Action;
 use crate::call::Call;
 use crate::error::ApiError;
 use crate::event::{self, Kind as EventKind};
+use crate::interface::ops;
 use crate::machine::{act, allocate, read};
 use crate::node::NodeRow;
 use crate::operation::{Kind, Param};
@@ -74,12 +75,11 @@ pub const PARAMS: &[Param] = &[
 ];
 
 /// What is asked for by switches that have no engine yet: refused, never ignored.
-const NOT_YET: [&str; 7] = [
+const NOT_YET: [&str; 6] = [
     "install_rackd",
     "install_kvm",
     "register_vmhost",
     "vcenter_registration",
-    "bridge_all",
     "ephemeral_deploy",
     "enable_kernel_crash_dump",
 ];
@@ -115,6 +115,9 @@ pub(super) async fn deploy(call: Call) -> Result<Answer, ApiError> {
                     }
                 }
                 let mut node = act::target(tx, &call, Action::Edit).await?;
+                if call.args().bool("bridge_all")?.unwrap_or(false) {
+                    ops::bridge_all(tx, &call, &node).await?;
+                }
                 start(tx, &call, &mut node).await?;
                 read::fresh(tx, &call, node.id).await
             })

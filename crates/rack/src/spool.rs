@@ -140,18 +140,25 @@ impl Spool {
         self.inner.delivered.send_replace(());
     }
 
-    /// Whether a delivery of this machine is still waiting for the region.
+    /// Whether a delivery of any machine is still waiting for the region.
     #[must_use]
-    pub fn waiting_from(&self, client: IpAddr) -> bool {
-        self.kept().is_from(client)
+    pub fn keeps_any(&self) -> bool {
+        !self.kept().is_empty()
+    }
+
+    /// Whether a delivery of this machine is still waiting for the region. It is known by the address that it
+    /// speaks from, and by its hardware addresses.
+    #[must_use]
+    pub fn waiting_from(&self, client: IpAddr, macs: &[MacAddr]) -> bool {
+        self.kept().is_from(client, macs)
     }
 
     /// Waits until no delivery of this machine waits for the region, or the link is down, or the limit is
     /// reached. Cancel-safe: yes.
-    pub async fn delivered_from(&self, client: IpAddr, limit: Duration) {
+    pub async fn delivered_from(&self, client: IpAddr, macs: &[MacAddr], limit: Duration) {
         let mut delivered = self.inner.delivered.subscribe();
         let done = async {
-            while self.waiting_from(client) && self.inner.link.borrow().is_some() {
+            while self.waiting_from(client, macs) && self.inner.link.borrow().is_some() {
                 if delivered.changed().await.is_err() {
                     return;
                 }

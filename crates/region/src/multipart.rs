@@ -56,7 +56,10 @@ pub fn parse(content_type: &str, body: &Bytes) -> Result<Vec<Part>, ApiError> {
         if parts.len() >= MAX_PARTS {
             return Err(bad("it has too many parts"));
         }
-        parts.push(part(body, at, end)?);
+        // Python's "email" writes a body without fields as one part without anything.
+        if !body[at..end].trim_ascii().is_empty() {
+            parts.push(part(body, at, end)?);
+        }
         at = next;
     }
 }
@@ -215,6 +218,16 @@ mod tests {
         assert_eq!(parts[0].name, "hostname");
         assert_eq!(&parts[0].content[..], b"node1");
         assert!(!parts[0].is_file);
+    }
+
+    #[test]
+    fn a_body_without_fields_is_what_python_writes_of_it() {
+        let body = Bytes::from_static(b"--===============1==\r\n\r\n--===============1==--");
+        let parts = parse(
+            "multipart/form-data; boundary=\"===============1==\"",
+            &body,
+        );
+        assert_eq!(parts.unwrap().len(), 0);
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 use reqwest::{Certificate, ClientBuilder};
 
 /// Gives a client somebody to trust where the system has nobody. Looks at the system once per process.
-#[must_use]
 pub fn somebody(builder: ClientBuilder) -> ClientBuilder {
     static SYSTEM_HAS_NONE: OnceLock<bool> = OnceLock::new();
     if *SYSTEM_HAS_NONE.get_or_init(|| rustls_native_certs::load_native_certs().certs.is_empty()) {

@@ -90,7 +90,9 @@ fn image(files: &[(&str, &str)]) -> Vec<u8> {
         ],
     );
     machine.files("", files);
+    // The same bytes each time.
     let out = Command::new("tar")
+        .args(["--sort=name", "--mtime=@1700000000"])
         .args(["-C", dir.path().to_str().unwrap(), "-cz", "."])
         .output()
         .unwrap();

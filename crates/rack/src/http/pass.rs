@@ -13,6 +13,8 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use link::message::{PassedRequest, PassedResponse, Report};
 use link::port::LinkError;
+use link::snapshot::Machine;
+use metal::MacAddr;
 use metal::timeline::What;
 
 use super::{Body, Peers, Server, full, text, unavailable};
@@ -229,11 +231,16 @@ impl Server {
     ) -> Response<Body> {
         // An earlier delivery of this machine is still on its way: nothing may overtake it. It waits rather
         // than being kept too, for a machine that is answered at once may add faster than the region takes.
-        let spool = &self.inner.spool;
-        if spool.waiting_from(request.client) {
-            spool.delivered_from(request.client, ORDER_TIMEOUT).await;
+        let (spool, client) = (&self.inner.spool, request.client);
+        let macs = if spool.keeps_any() {
+            self.macs_of(&request)
+        } else {
+            Vec::new()
+        };
+        if spool.waiting_from(client, &macs) {
+            spool.delivered_from(client, &macs, ORDER_TIMEOUT).await;
             if let Kind::Delivery(status, words) = kind
-                && spool.waiting_from(request.client)
+                && spool.waiting_from(client, &macs)
             {
                 return self.store(request, headers, status, words).await;
             }
@@ -277,6 +284,21 @@ impl Server {
                 unavailable("The region did not answer in time.\n")
             }
         }
+    }
+
+    /// The hardware addresses of the machine that asks, as far as the snapshot knows it.
+    fn macs_of(&self, request: &PassedRequest) -> Vec<MacAddr> {
+        let snapshot = self.inner.shared.snapshot();
+        let is = |m: &&Machine| match request.mac {
+            Some(mac) => m.macs.contains(&mac),
+            None => m.addresses.iter().any(|a| a.ip == request.client),
+        };
+        snapshot
+            .machines
+            .values()
+            .find(is)
+            .map(|m| m.macs.clone())
+            .unwrap_or_default()
     }
 
     async fn away(

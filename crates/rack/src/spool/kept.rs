@@ -81,8 +81,15 @@ impl AllKept {
             .retain(|_, d| d.until.is_none_or(|until| until > now));
     }
 
-    pub(super) fn is_from(&self, client: IpAddr) -> bool {
-        self.from.contains_key(&client)
+    pub(super) fn is_empty(&self) -> bool {
+        self.from.is_empty()
+    }
+
+    /// Whether something waits from this address, or from a machine with one of these hardware addresses that
+    /// has another one now.
+    pub(super) fn is_from(&self, client: IpAddr, macs: &[MacAddr]) -> bool {
+        let waits = |mac| self.to_disk.get(mac).is_some_and(|d| d.waiting > 0);
+        self.from.contains_key(&client) || macs.iter().any(waits)
     }
 
     pub(super) fn boots_disk(&self, mac: MacAddr, now: Instant) -> bool {
@@ -109,19 +116,21 @@ mod tests {
         let mut now = Instant::now();
         let mut all = AllKept::default();
         all.add(kept(None));
-        assert!(all.is_from(kept(None).client) && !all.boots_disk(mac, now));
+        assert!(all.is_from(kept(None).client, &[]) && !all.boots_disk(mac, now));
         all.add(kept(Some(mac)));
         now += SETTLED * 10;
         assert!(all.boots_disk(mac, now), "as long as it waits");
+        assert!(all.is_from(IpAddr::from([10, 0, 0, 10]), &[mac]));
         all.remove(kept(Some(mac)), now);
         assert!(all.boots_disk(mac, now));
         all.add(kept(Some(mac)));
         now += SETTLED * 2;
         assert!(all.boots_disk(mac, now), "said again, it waits again");
         all.remove(kept(Some(mac)), now);
+        assert!(!all.is_from(IpAddr::from([10, 0, 0, 10]), &[mac]));
         now += SETTLED;
         assert!(!all.boots_disk(mac, now));
         all.remove(kept(None), now);
-        assert!(!all.is_from(kept(None).client));
+        assert!(!all.is_from(kept(None).client, &[]));
     }
 }

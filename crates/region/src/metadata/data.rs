@@ -148,7 +148,6 @@ pub(super) async fn user_data(call: Call) -> Result<Answer, ApiError> {
                         why: "",
                         at: call.now(),
                     };
-                    super::work::set_netboot(tx, &node, false, call.now()).await?;
                     lifecycle::finish_deployment(tx, &mut node, cause).await?;
                 }
                 Ok(())
@@ -161,10 +160,9 @@ pub(super) async fn user_data(call: Call) -> Result<Answer, ApiError> {
         .ok_or_else(|| ApiError::NotFound("This machine has no user-data.".to_owned()))
 }
 
-/// Whether the installed system's first request ends the deployment. That it was installed and has booted its
-/// disk is known from its credentials, which are nowhere else; that it shall do so may still be on its way.
+/// Whether the installed system's first request ends the deployment: it was installed, and booted its disk.
 fn ends_deployment(node: &NodeRow) -> Result<bool, ApiError> {
-    Ok(node.status()? == Status::Deploying)
+    Ok(node.status()? == Status::Deploying && !node.netboot)
 }
 
 pub(super) async fn enlist_index(call: Call) -> Result<Answer, ApiError> {

@@ -186,7 +186,7 @@ async def main():
     subnet = await networks(c)
     tag = await rest(c)
     new = await c.machines.create("amd64", ["52:54:ff:00:00:01"], "manual", {}, hostname="made")
-    same((new.hostname, new.status), ("made", NodeStatus.NEW))
+    same((new.hostname, new.status), ("made", NodeStatus.COMMISSIONING))
     assert {"made"} <= set(names(await c.machines.list(), "hostname"))
     await new.delete()
     await machine_of(c, zone, pool, tag, subnet)

@@ -72,7 +72,7 @@ where
     let asked = args.filled(name).map(str::parse);
     asked
         .transpose()
-        .map_err(|e: T::Err| ApiError::field(name, &e.to_string()))
+        .map_err(|e: T::Err| ApiError::field(name, e.to_string()))
 }
 
 impl Served {

@@ -399,6 +399,8 @@ steelyard_tests::front_test! {
             let reply = send("zones/", kind, body.to_vec()).await;
             assert_eq!(reply.status, 400, "{kind} {:?}: {}", String::from_utf8_lossy(body), reply.text());
         }
+        let deep = format!("{{\"name\": {}", "[".repeat(200_000));
+        drop(send("zones/", "application/json", deep.into_bytes()).await.expect(400));
         let many = "a=1&".repeat(10_001);
         drop(send("zones/", "application/x-www-form-urlencoded", many.into_bytes()).await.expect(400));
         let names: String = (0..10_001).map(|i| format!("a{i}=1&")).collect();

@@ -88,14 +88,6 @@ const NOT_YET: [&str; 6] = [
 pub const MAX_USER_DATA: usize = 1 << 20;
 
 pub(super) async fn deploy(call: Call) -> Result<Answer, ApiError> {
-    for name in NOT_YET {
-        if call.args().bool(name)? == Some(true) {
-            return Err(ApiError::Unavailable(
-                format!("{name} is not available yet."),
-                3600,
-            ));
-        }
-    }
     let value = call
         .write(|tx, call| {
             Box::pin(async move {
@@ -115,6 +107,7 @@ pub(super) async fn deploy(call: Call) -> Result<Answer, ApiError> {
                     }
                 }
                 let mut node = act::target(tx, &call, Action::Edit).await?;
+                has_engine(&call)?;
                 if call.args().bool("bridge_all")?.unwrap_or(false) {
                     ops::bridge_all(tx, &call, &node).await?;
                 }
@@ -124,6 +117,19 @@ pub(super) async fn deploy(call: Call) -> Result<Answer, ApiError> {
         })
         .await?;
     Ok(Answer::json(value))
+}
+
+/// 503 when a switch is on that nothing answers to yet.
+fn has_engine(call: &Call) -> Result<(), ApiError> {
+    for name in NOT_YET {
+        if call.args().bool(name)? == Some(true) {
+            return Err(ApiError::Unavailable(
+                format!("{name} is not available yet."),
+                3600,
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Starts the deployment of an allocated machine.

@@ -174,6 +174,8 @@ pub fn derive(table: &[&'static Operation]) -> Vec<&'static Operation> {
             }
             Shape::Create => op.success = 201,
             Shape::Action if begins(of).is_some() => op.success = 202,
+            // What the other face calls accepted has begun nothing that could be watched here.
+            Shape::Action if of.success == 202 => op.success = 200,
             _ => {}
         }
         out.push(Box::leak(Box::new(op)));

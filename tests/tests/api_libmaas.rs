@@ -12,7 +12,7 @@ steelyard_tests::front_test! {
     async fn python_libmaas_walks_through_every_noun_it_knows(f: Front) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
         let python = root.join("target/peers/libmaas/bin/python");
-        assert!(python.exists(), "{} is missing: run scripts/install-libmaas", python.display());
+        assert!(python.exists(), "{} is missing: run scripts/install-python", python.display());
         let machine = f.machine(&[("hostname", "walked")]).await;
         let id = machine["system_id"].as_str().expect("an id").to_owned();
         f.equip(&id).await;

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use link::message::{BootConfig, Report};
@@ -24,6 +24,9 @@ use crate::loaders::Loaders;
 use crate::namespace::{Ask, HASH_DIGITS, Loader, Who, parse};
 use crate::shared::Shared;
 use crate::spool::Spool;
+
+/// How long a boot configuration waits until it is kept to whom it went.
+const KEEP_LIMIT: Duration = Duration::from_secs(2);
 
 /// How a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -368,9 +371,10 @@ impl Files {
             purpose: rendered.purpose,
             at,
         });
-        // Whose address this is, the machine's next requests hang on; where it cannot be kept, the machine
-        // boots all the same.
-        shared.report_stored(booted).await.ok();
+        // Whose address this is, the machine's next requests hang on; where it cannot be kept, or not soon,
+        // the machine boots all the same.
+        let kept = shared.report_stored(booted);
+        tokio::time::timeout(KEEP_LIMIT, kept).await.ok();
         Ok(Opened::Rendered(rendered.text.into()))
     }
 

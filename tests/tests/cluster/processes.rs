@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use fleet::api::Api;
 use fleet::{Fleet, FleetConfig, Network};
@@ -48,10 +49,22 @@ fn program() -> PathBuf {
     path
 }
 
-/// A port of 127.0.0.1 that nobody has. Its next owner is a process that is started again on it.
+/// A port of 127.0.0.1 that nobody has. Its next owner is a process that is started again on it, so it is none
+/// of those that the kernel gives to connections, and tests beside this one look elsewhere.
 fn free() -> SocketAddr {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    socket.local_addr().expect("a bound socket has an address")
+    /// Below what Linux gives to connections unless told otherwise (32768 to 60999).
+    const PORTS: std::ops::Range<u16> = 10_000..32_000;
+    /// Ports for one process.
+    const EACH: u32 = 16;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() * EACH + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + u16::try_from(number % PORTS.len() as u32).expect("below the end");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// A directory for one test.

@@ -74,7 +74,7 @@ impl AllKept {
             }
         }
         if let Some(disk) = kept.to_disk.and_then(|mac| self.to_disk.get_mut(&mac)) {
-            disk.waiting -= 1;
+            disk.waiting = disk.waiting.saturating_sub(1);
             disk.until = (disk.waiting == 0).then(|| now + SETTLED);
         }
         self.to_disk

@@ -170,8 +170,9 @@ async fn run(region: Arc<Region>) {
                 feed = None;
             }
         }
-        // A source that fails, or a database, is not asked without a pause.
-        tokio::time::sleep(SETTLE).await;
+        // However often racks ask: a source that fails is left alone for a while.
+        let is_failing = pause == FAILED_INTERVAL;
+        tokio::time::sleep(if is_failing { FILL_INTERVAL } else { SETTLE }).await;
     }
 }
 

@@ -1,15 +1,17 @@
 //! The constraints of an allocation that name what of the machine is meant: `storage` and `interfaces`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use metal::constraint::{interface, storage};
 use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::block_device::change::boot_disk;
+use crate::block_device::unsigned;
 use crate::error::ApiError;
 use crate::interface::InterfaceRow;
 use crate::node::{NodeRow, View};
+use crate::subnet::texts;
 use crate::volume_group;
 
 /// What is asked for.
@@ -92,15 +94,6 @@ impl Served {
     }
 }
 
-fn unsigned(n: i64) -> u64 {
-    u64::try_from(n).unwrap_or(0)
-}
-
-fn words<C: FromIterator<String>>(list: &str) -> C {
-    let all: Vec<String> = serde_json::from_str(list).unwrap_or_default();
-    all.into_iter().collect()
-}
-
 fn pieces(n: &NodeRow, view: &View) -> Vec<storage::Piece> {
     let s = view.storage_of(n.id);
     let boot = boot_disk(n, &s);
@@ -109,14 +102,14 @@ fn pieces(n: &NodeRow, view: &View) -> Vec<storage::Piece> {
         id: d.id,
         kind: storage::Kind::Disk,
         size: unsigned(d.size),
-        tags: words(&d.tags),
+        tags: texts(&d.tags).into_iter().collect(),
         boot: boot == Some(d.id),
     });
     let partitions = s.partitions.iter().map(|p| storage::Piece {
         id: p.id,
         kind: storage::Kind::Partition,
         size: unsigned(p.size),
-        tags: words(&p.tags),
+        tags: texts(&p.tags).into_iter().collect(),
         boot: false,
     });
     let groups = s.groups.iter().filter(|g| g.r#type == volume_group::TYPE);
@@ -124,7 +117,7 @@ fn pieces(n: &NodeRow, view: &View) -> Vec<storage::Piece> {
         id: g.id,
         kind: storage::Kind::VolumeGroup,
         size: volume_group::left(&s, g),
-        tags: Default::default(),
+        tags: BTreeSet::new(),
         boot: false,
     });
     disks.chain(partitions).chain(groups).collect()
@@ -148,8 +141,7 @@ fn interface_of(
             space: of.and_then(|v| v.space_id.map(|id| (id, v.space()))),
         })
     };
-    let mut modes: std::collections::BTreeSet<String> =
-        links.iter().map(|l| l.mode().to_owned()).collect();
+    let mut modes: BTreeSet<String> = links.iter().map(|l| l.mode().to_owned()).collect();
     if links.is_empty() {
         modes.insert("unconfigured".to_owned());
     }
@@ -160,7 +152,7 @@ fn interface_of(
         mac: i.mac.clone(),
         hostname: n.hostname.clone(),
         link_speed: if i.link_connected { i.link_speed } else { 0 },
-        tags: words(&i.tags),
+        tags: texts(&i.tags).into_iter().collect(),
         fabric: vlan.map(|v| (v.fabric_id, v.fabric())),
         fabric_class: vlan.and_then(|v| classes(v.fabric_id)),
         vlan: vlan.map(|v| (v.id, v.shown_name(), v.vid)),
